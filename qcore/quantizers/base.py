@@ -1,0 +1,111 @@
+"""Quantizer: the interface of everything that makes a tensor low-bit."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from qcore.errors import QuantizationError
+from qcore.quantizers.config import QuantizerConfig
+from qcore.tensor import ActivationScheme, Encoded, QTensor
+
+__all__ = ["Quantizer", "check_finite", "straight_through"]
+
+
+class Quantizer(nn.Module, ABC):
+    """Maps a float tensor to a low-bit one, differentiably.
+
+    A subclass gives :meth:`encode`, the one code function: :meth:`forward` and :meth:`quantize` both go through it, so
+    ``q.quantize(x).dequantize()`` equals ``q(x)`` bit for bit. It may override :meth:`forward` for another gradient
+    than the straight-through one, as long as the values stay those of ``encode(x).decode()``.
+
+    Attributes:
+        config: the frozen config it was made with.
+        spec_id: ``plugin/name``, set when the registry makes it.
+        tensor_name: what it quantizes, such as ``"features.0.weight"``; named by its errors.
+    """
+
+    Config: ClassVar[type[QuantizerConfig]] = QuantizerConfig
+
+    def __init__(self, config: QuantizerConfig | None = None) -> None:
+        super().__init__()
+        self.config = self.Config() if config is None else config
+        self.spec_id = ""
+        self.tensor_name = "tensor"
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> Encoded:
+        """Return the codes and scales of ``x``; no gradient.
+
+        Raises:
+            QuantizationError: if ``x`` holds NaN or infinity.
+        """
+
+    def initialize(self, x: Tensor) -> None:  # noqa: B027 - a quantizer without state has nothing to do
+        """Set scales from a weight tensor, or from all calibration inputs of a layer stacked along axis 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` fake-quantized, same shape and dtype; the gradient passes straight through."""
+        return straight_through(x, self.encode(x).decode())
+
+    def quantize(self, x: Tensor) -> QTensor:
+        """Return the same numbers as :meth:`forward`, packed; no gradient."""
+        return QTensor.pack(self.encode(x))
+
+    @abstractmethod
+    def bits(self) -> Tensor:
+        """Return the width of each slice, float32 () or (slices,); differentiable where it is learned."""
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether :meth:`initialize` must see data before this quantizer can be used."""
+        return False
+
+    def scheme(self) -> ActivationScheme | None:
+        """Return what this quantizer does to a layer's input as data for kernels, or None if it cannot be said so."""
+        return None
+
+    def describe(self) -> dict[str, Any]:
+        """Return id and config, as plain JSON data from which the quantizer can be made again."""
+        return {"quantizer": self.spec_id, **self.config.model_dump(mode="json")}
+
+    def extra_repr(self) -> str:
+        """Return the config's fields, for ``print(model)``."""
+        return ", ".join(f"{key}={value!r}" for key, value in self.config)
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, quantized: Tensor, mask: Tensor | None) -> Tensor:
+        ctx.masked = mask is not None
+        ctx.save_for_backward(*(() if mask is None else (mask,)))
+        return quantized.clone() if quantized is x else quantized
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = gradients
+        return (gradient * ctx.saved_tensors[0] if ctx.masked else gradient), None, None
+
+
+def straight_through(x: Tensor, quantized: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return ``quantized`` exactly, with the gradient ``dL/dx = dL/dquantized * mask`` (no mask: 1).
+
+    ``x + (quantized - x).detach()`` would be off by float rounding, and packed would not equal eval.
+    """
+    return cast(Tensor, _StraightThrough.apply(x, quantized.detach(), mask))  # type: ignore[no-untyped-call]
+
+
+def check_finite(x: Tensor, name: str) -> None:
+    """Raise QuantizationError if ``x`` holds NaN or infinity. Skipped while torch compiles or exports."""
+    if x.numel() == 0 or torch.compiler.is_compiling():
+        return
+    low, high = x.detach().aminmax()
+    if not bool(torch.isfinite(low) & torch.isfinite(high)):
+        bad = int((~torch.isfinite(x)).sum())
+        raise QuantizationError(
+            f"{name} holds {bad} values of {x.numel()} that are NaN or infinite",
+            "look at the data or the learning rate: qcore does not quantize such values",
+        )

@@ -1,0 +1,60 @@
+"""ActivationScheme: how a layer's input becomes integer codes, as data that a kernel can read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qcore.tensor.encoded import Encoded
+from qcore.tensor.integer import affine_codes, affine_scale, symmetric_codes, symmetric_scale
+
+__all__ = ["ActivationScheme"]
+
+
+@dataclass(frozen=True)
+class ActivationScheme:
+    """Integer activations by the formulas of :mod:`qcore.tensor.integer`.
+
+    Attributes:
+        bits: 2 to 8.
+        symmetric: symmetric codes (encoding ``int``) or affine ones (encoding ``uint``).
+        per_token: one range for each row of features, found at each call; else one static range for the tensor.
+        floor: lower limit of a dynamic symmetric bound (1e-5 in BitNet b1.58); 0 for none but ``2**-100``.
+        low, high: the static range, float32 (1, 1); None when dynamic.
+    """
+
+    bits: int
+    symmetric: bool = True
+    per_token: bool = True
+    floor: float = 0.0
+    low: Tensor | None = None
+    high: Tensor | None = None
+
+    def encode(self, x: Tensor) -> Encoded:
+        """Return the codes of ``x`` (..., features); rows are tokens, or one range serves all.
+
+        NaN and infinity are not looked for here: a row that holds one has undefined codes.
+        """
+        rows = x.detach().reshape(-1, x.shape[-1]).to(torch.float32)
+        low, high = self.bounds(rows)
+        if self.symmetric:
+            scale, inverse = symmetric_scale(high, self.bits)
+            return Encoded(symmetric_codes(rows, inverse, self.bits), scale, x.shape, x.dtype, "int", self.bits)
+        scale, inverse, zero = affine_scale(low, high, self.bits)
+        codes = affine_codes(rows, inverse, zero, self.bits)
+        return Encoded(codes, scale, x.shape, x.dtype, "uint", self.bits, zero)
+
+    def bounds(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``(low, high)``, each float32 (rows, 1) or (1, 1); symmetric: ``low = -high``."""
+        if self.low is not None and self.high is not None:
+            return self.low, self.high
+        if rows.numel() == 0:
+            empty = rows.new_zeros(rows.shape[0], 1)
+            return empty, empty
+        if self.symmetric:
+            high = rows.abs().amax(dim=1, keepdim=True).clamp_min(self.floor)
+            return -high, high
+        low, high = rows.aminmax(dim=1, keepdim=True)
+        return low.clamp_max(0.0), high.clamp_min(0.0)

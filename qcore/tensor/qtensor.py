@@ -1,0 +1,209 @@
+"""QTensor: a packed low-bit tensor, the only form in which low-bit numbers are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qcore.errors import ModelFileError, QuantizationError
+from qcore.tensor.codecs import CODECS
+from qcore.tensor.encoded import Encoded, offset_and_step
+
+__all__ = ["Block", "QTensor"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of one width.
+
+    Attributes:
+        bits: width of the stored codes.
+        codec: name of the byte layout.
+        data: uint8 (rows, row_nbytes).
+    """
+
+    bits: int
+    codec: str
+    data: Tensor
+
+
+@dataclass(frozen=True)
+class QTensor:
+    """A packed tensor: ``value = (code - zero_point) * scale``.
+
+    Attributes:
+        blocks: the codes; rows of one width stand together, narrow widths first.
+        scale: float32 (1, 1), (rows, 1) or (rows, groups), in the tensor's own row order.
+        shape: the tensor's own shape; row = index along axis 0 (the token, for activations).
+        dtype: the tensor's own dtype.
+        encoding: how stored codes map to integers, one of :data:`qcore.tensor.encoded.ENCODINGS`.
+        cols: codes a row.
+        row_order: int32 (rows,), ``row_order[i]`` is the tensor's row that is stored as row i; None: as they come.
+        zero_point: uint8, shaped like ``scale``; None means 0.
+        group_size: columns a group of the scale, or None.
+    """
+
+    blocks: tuple[Block, ...]
+    scale: Tensor
+    shape: torch.Size
+    dtype: torch.dtype
+    encoding: str
+    cols: int
+    row_order: Tensor | None = None
+    zero_point: Tensor | None = None
+    group_size: int | None = None
+
+    @classmethod
+    def pack(cls, encoded: Encoded, codec: str | None = None) -> QTensor:
+        """Pack ``encoded``; ``codec`` defaults to ``trit5@1`` for ternary codes and ``packn@1`` for all others.
+
+        Raises:
+            QuantizationError: if a code does not fit its width.
+        """
+        name = codec or ("trit5@1" if encoded.encoding == "ternary" else "packn@1")
+        order: Tensor | None = None
+        blocks: tuple[Block, ...]
+        if isinstance(encoded.bits, int):
+            blocks = (_pack_rows(encoded.codes, encoded.encoding, encoded.bits, name),)
+        else:
+            order = torch.argsort(encoded.bits, stable=True)
+            widths, counts = torch.unique_consecutive(encoded.bits[order], return_counts=True)
+            parts = torch.split(encoded.codes[order], counts.tolist())
+            blocks = tuple(
+                _pack_rows(part, encoded.encoding, int(bits), name)
+                for part, bits in zip(parts, widths.tolist(), strict=True)
+            )
+        return cls(
+            blocks=blocks,
+            scale=encoded.scale.to(torch.float32),
+            shape=encoded.shape,
+            dtype=encoded.dtype,
+            encoding=encoded.encoding,
+            cols=encoded.codes.shape[1],
+            row_order=None if order is None or len(blocks) == 1 else order.to(torch.int32),
+            zero_point=None if encoded.zero_point is None else encoded.zero_point.to(torch.uint8),
+            group_size=encoded.group_size,
+        )
+
+    def unpack(self) -> Encoded:
+        """Return the codes and scales that were packed, exactly."""
+        codes = torch.cat([self._unpack_block(block) for block in self.blocks])
+        bits: int | Tensor = self.blocks[0].bits
+        if self.row_order is not None:
+            place = torch.argsort(self.row_order.long())
+            codes, bits = codes[place], self.row_bits()
+        zero = None if self.zero_point is None else self.zero_point.to(torch.float32)
+        return Encoded(codes, self.scale, self.shape, self.dtype, self.encoding, bits, zero, self.group_size)
+
+    def dequantize(self) -> Tensor:
+        """Return the values in the tensor's own shape and dtype."""
+        return self.unpack().decode()
+
+    def row_bits(self) -> Tensor:
+        """Return the width of each row, int64 (rows,), in the tensor's own row order."""
+        device = self.scale.device
+        stored = [torch.full((block.data.shape[0],), block.bits, device=device) for block in self.blocks]
+        bits = torch.cat(stored)
+        return bits if self.row_order is None else bits[torch.argsort(self.row_order.long())]
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return sum(block.data.shape[0] for block in self.blocks)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that codes, scales, zero points and row order really take, in memory and on disk alike."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors().values())
+
+    @property
+    def effective_bits(self) -> float:
+        """``8 * nbytes`` over the number of elements; 0 for an empty tensor."""
+        return 8 * self.nbytes / max(self.rows * self.cols, 1)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that a file stores, by short name."""
+        named = {f"codes_{i}": block.data for i, block in enumerate(self.blocks)}
+        named["scale"] = self.scale
+        optional = {"zero_point": self.zero_point, "row_order": self.row_order}
+        return named | {name: tensor for name, tensor in optional.items() if tensor is not None}
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what a file must say beside :meth:`tensors`, as plain JSON data."""
+        return {
+            "shape": list(self.shape),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "encoding": self.encoding,
+            "cols": self.cols,
+            "group_size": self.group_size,
+            "blocks": [{"bits": block.bits, "codec": block.codec} for block in self.blocks],
+        }
+
+    @classmethod
+    def from_parts(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> QTensor:
+        """Rebuild from :meth:`tensors` and :meth:`metadata`.
+
+        Raises:
+            ModelFileError: if a part is missing, or has the wrong shape or dtype, or an unknown codec.
+        """
+        try:
+            blocks = tuple(
+                Block(int(block["bits"]), str(block["codec"]), tensors[f"codes_{i}"])
+                for i, block in enumerate(metadata["blocks"])
+            )
+            packed = cls(
+                blocks=blocks,
+                scale=tensors["scale"],
+                shape=torch.Size(metadata["shape"]),
+                dtype=getattr(torch, metadata["dtype"]),
+                encoding=metadata["encoding"],
+                cols=int(metadata["cols"]),
+                row_order=tensors.get("row_order"),
+                zero_point=tensors.get("zero_point"),
+                group_size=metadata.get("group_size"),
+            )
+        except (KeyError, AttributeError, TypeError, ValueError) as error:
+            raise ModelFileError(f"a packed tensor lacks or misstates the part {error}") from error
+        packed._check()
+        return packed
+
+    def to(self, device: torch.device | str) -> QTensor:
+        """Return a copy on ``device``."""
+        return QTensor.from_parts({name: t.to(device) for name, t in self.tensors().items()}, self.metadata())
+
+    def _unpack_block(self, block: Block) -> Tensor:
+        stored = CODECS[block.codec].decode(block.data, block.bits, self.cols)
+        step, offset = offset_and_step(self.encoding, block.bits)
+        return stored.to(torch.float32) * step + offset
+
+    def _check(self) -> None:
+        for block in self.blocks:
+            if block.codec not in CODECS:
+                raise ModelFileError(f"unknown codec {block.codec!r}", f"this qcore knows {', '.join(CODECS)}")
+            wanted = CODECS[block.codec].row_nbytes(self.cols, block.bits)
+            if block.data.dtype != torch.uint8 or block.data.dim() != 2 or block.data.shape[1] != wanted:
+                raise ModelFileError(
+                    f"codes have {tuple(block.data.shape)} {block.data.dtype} where (rows, {wanted}) uint8 belong"
+                )
+        if self.rows * self.cols != self.shape.numel():
+            raise ModelFileError(f"{self.rows} rows of {self.cols} codes do not fill the shape {tuple(self.shape)}")
+        groups = 1 if self.group_size is None else -(-self.cols // self.group_size)
+        if self.scale.dim() != 2 or tuple(self.scale.shape) not in {(1, 1), (self.rows, groups), (1, groups)}:
+            raise ModelFileError(f"the scale has the shape {tuple(self.scale.shape)} for {self.rows} rows")
+        if self.row_order is not None and not torch.equal(
+            self.row_order.long().sort().values, torch.arange(self.rows, device=self.row_order.device)
+        ):
+            raise ModelFileError("the row order is not a permutation of the rows")
+
+
+def _pack_rows(codes: Tensor, encoding: str, bits: int, codec: str) -> Block:
+    step, offset = offset_and_step(encoding, bits)
+    stored = (codes - offset) / step
+    top = 2 if encoding == "ternary" else (1 << bits) - 1
+    if stored.numel() and not bool(((stored >= 0) & (stored <= top) & (stored == stored.round())).all()):
+        raise QuantizationError(f"a code does not fit {bits} bits of encoding {encoding!r}")
+    return Block(bits, codec, CODECS[codec].encode(stored.to(torch.uint8), bits))

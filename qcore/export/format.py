@@ -1,0 +1,149 @@
+"""The model file: safetensors, with one JSON text under the metadata key ``qcore``. Torch-free.
+
+The JSON object holds
+
+========== ============================================================================================
+format     ``"qcore.model/1"``
+qcore      version that wrote it
+model      id and config of the registered network, or null
+layers     module path to what a packed layer is made of (quantizers, packed tensor, walk of a convolution)
+plugins    plugin name to its distribution and version: what reading the file needs
+checksums  tensor name to the 8-byte BLAKE2b of its bytes, in hexadecimal
+extra      what the writer added: task, classes, feature names, arm, ...
+========== ============================================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qcore.errors import ModelFileError
+
+__all__ = ["FORMAT", "KEY", "ModelFile", "TensorInfo", "checksum", "inspect"]
+
+FORMAT = "qcore.model/1"
+KEY = "qcore"
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A tensor of the file: safetensors dtype name, shape, bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """What a model file says of itself; reading it runs no plugin.
+
+    Attributes:
+        path: the file.
+        nbytes: its size.
+        header: the JSON object described in :mod:`qcore.export.format`.
+        tensors: every tensor by name.
+    """
+
+    path: Path
+    nbytes: int
+    header: dict[str, Any]
+    tensors: dict[str, TensorInfo]
+
+    @property
+    def architecture(self) -> dict[str, Any] | None:
+        """Id and config of the registered network, or None."""
+        return self.header["model"]  # type: ignore[no-any-return]
+
+    @property
+    def layers(self) -> dict[str, dict[str, Any]]:
+        """The packed layers by module path."""
+        return self.header["layers"]  # type: ignore[no-any-return]
+
+    @property
+    def plugins(self) -> dict[str, dict[str, str | None]]:
+        """Plugins that reading the file needs, with distribution and version."""
+        return self.header["plugins"]  # type: ignore[no-any-return]
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """What the writer added."""
+        return self.header["extra"]  # type: ignore[no-any-return]
+
+    @property
+    def checksums(self) -> dict[str, str]:
+        """Checksum of each tensor's bytes."""
+        return self.header["checksums"]  # type: ignore[no-any-return]
+
+    def missing_plugins(self, loaded: Mapping[str, Any] | set[str]) -> dict[str, str]:
+        """Return the needed plugins that are not ``loaded``, with what ``pip install`` brings them."""
+        return {
+            name: str(origin.get("distribution") or f"qcore-{name.replace('_', '-')}")
+            for name, origin in self.plugins.items()
+            if name not in loaded
+        }
+
+
+def checksum(data: bytes) -> str:
+    """Return the 8-byte BLAKE2b of ``data`` in hexadecimal: it finds damage, it does not prove who wrote the file."""
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
+
+
+def inspect(path: str | Path) -> ModelFile:
+    """Read what a model file says of itself, without its tensors and without any plugin.
+
+    Raises:
+        ModelFileError: there is no such file, or it is truncated, foreign, or of a later format.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ModelFileError(f"{path} is a folder, not a model file", "name the model.safetensors in it")
+    if not path.is_file():
+        raise ModelFileError(f"there is no model file {path}")
+    tensors, metadata = _read_header(path)
+    try:
+        header = json.loads(metadata[KEY])
+        written = header["format"]
+    except (KeyError, TypeError, ValueError):
+        raise ModelFileError(
+            f"{path} is a safetensors file, but not one that qcore wrote", "qcore.save writes files that it can read"
+        ) from None
+    if written != FORMAT:
+        raise ModelFileError(f"{path} has the format {written!r}; this qcore reads {FORMAT}", "upgrade qcore-ml")
+    absent = {"model", "layers", "plugins", "checksums", "extra"} - header.keys()
+    if absent:
+        raise ModelFileError(f"{path}: its header lacks {', '.join(sorted(absent))}")
+    return ModelFile(path, path.stat().st_size, header, tensors)
+
+
+def _read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        size = path.stat().st_size
+        if size < 8 or length > size - 8:
+            raise ModelFileError(f"{path} is truncated, or no safetensors file: {size} bytes, header of {length}")
+        try:
+            header = json.loads(file.read(length))
+        except ValueError:
+            raise ModelFileError(f"{path} is no safetensors file: its header is not JSON") from None
+    metadata = header.pop("__metadata__", {})
+    try:
+        tensors = {
+            name: TensorInfo(entry["dtype"], tuple(entry["shape"]), entry["data_offsets"][1] - entry["data_offsets"][0])
+            for name, entry in header.items()
+        }
+        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    except (KeyError, TypeError, IndexError):
+        raise ModelFileError(f"{path} is no safetensors file: an entry of its header is malformed") from None
+    if 8 + length + end != size:
+        cut = [name for name, entry in header.items() if 8 + length + entry["data_offsets"][1] > size]
+        raise ModelFileError(
+            f"{path} has {size} bytes where its header promises {8 + length + end}"
+            + (f"; cut off: {', '.join(cut)}" if cut else "")
+        )
+    return tensors, metadata

@@ -1,0 +1,43 @@
+"""Dropout with a generator of its own, so that nothing draws from the global random state."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Dropout", "set_generator"]
+
+
+class Dropout(nn.Module):
+    """Zeroes a share ``p`` of the elements in training and scales the others by ``1 / (1 - p)``.
+
+    Attributes:
+        p: the share dropped.
+        generator: where masks are drawn from; None: one of its own, of seed 0, is made on first use.
+    """
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        self.p = p
+        self.generator: torch.Generator | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x``, in training with a share of its elements dropped."""
+        if not self.training or self.p == 0:
+            return x
+        if self.generator is None or self.generator.device != x.device:
+            seed = 0 if self.generator is None else self.generator.initial_seed()
+            self.generator = torch.Generator(x.device).manual_seed(seed)
+        kept = torch.rand(x.shape, generator=self.generator, device=x.device) >= self.p
+        return x * kept.to(x.dtype) / (1 - self.p)
+
+    def extra_repr(self) -> str:
+        """Return the share dropped."""
+        return f"p={self.p}"
+
+
+def set_generator(model: nn.Module, generator: torch.Generator) -> None:
+    """Give ``generator`` to every module of ``model`` that has an attribute of that name."""
+    for module in model.modules():
+        if hasattr(module, "generator"):
+            setattr(module, "generator", generator)  # noqa: B010 - not every module has it

@@ -1,0 +1,80 @@
+"""``core/mlp``: a multilayer perceptron whose norms suit quantized layers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from qcore.nn import init
+from qcore.nn.config import MLPConfig
+from qcore.nn.dropout import Dropout
+from qcore.nn.scaling import Rescale, Standardize
+
+__all__ = ["MLP", "MLPBlock", "build_mlp"]
+
+
+class MLPBlock(nn.Module):
+    """LayerNorm - Linear - LayerNorm - ReLU - Dropout; either norm may be absent."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        generator: torch.Generator,
+        *,
+        dropout: float = 0.1,
+        pre_norm: bool = True,
+        post_norm: bool = True,
+    ) -> None:
+        super().__init__()
+        self.pre_norm = nn.LayerNorm(in_features) if pre_norm else nn.Identity()
+        self.linear = init.linear(in_features, out_features, generator)
+        self.post_norm = nn.LayerNorm(out_features) if post_norm else nn.Identity()
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (..., out_features)."""
+        out: Tensor = self.dropout(F.relu(self.post_norm(self.linear(self.pre_norm(x)))))
+        return out
+
+
+class MLP(nn.Module):
+    """Blocks of hidden layers and a linear head; takes raw features, (rows, in_features)."""
+
+    def __init__(self, config: MLPConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        widths = [config.in_features, *config.hidden]
+        self.scaler = Standardize(config.in_features) if config.standardize else nn.Identity()
+        self.blocks = nn.Sequential(
+            *(
+                MLPBlock(
+                    width,
+                    following,
+                    generator,
+                    dropout=config.dropout,
+                    pre_norm=config.pre_norm,
+                    post_norm=config.post_norm,
+                )
+                for width, following in zip(widths, widths[1:], strict=False)
+            )
+        )
+        self.head = init.linear(widths[-1], config.out_features, generator)
+        self.rescale = Rescale() if config.rescale else nn.Identity()
+
+    def fit_scalers(self, inputs: Tensor, targets: Tensor) -> None:
+        """Set the scaling from the training part."""
+        if isinstance(self.scaler, Standardize):
+            self.scaler.fit(inputs)
+        if isinstance(self.rescale, Rescale):
+            self.rescale.fit(targets)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (rows, out_features)."""
+        out: Tensor = self.rescale(self.head(self.blocks(self.scaler(x))))
+        return out
+
+
+def build_mlp(config: MLPConfig, generator: torch.Generator) -> MLP:
+    """Build ``core/mlp``, initialised from ``generator``."""
+    return MLP(config, generator)

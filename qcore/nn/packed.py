@@ -1,0 +1,202 @@
+"""Packed layers: low-bit weights as stored, run by a backend's kernel."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from qcore.backends.base import KernelRequest
+from qcore.backends.choose import BackendChoice, Candidate, choose
+from qcore.nn.layers import QuantConv2d, QuantLayer, encode_input, pad_input
+from qcore.quantizers.base import Quantizer
+from qcore.tensor import QTensor
+from qcore.tensor.arithmetic import Conv2dShape
+
+__all__ = ["PackedConv2d", "PackedLayer", "PackedLinear"]
+
+_PREFIX = "weight_"
+
+
+class PackedLayer(nn.Module):
+    """What packed layers share.
+
+    The packed weight's tensors are buffers (``weight_codes_0``, ``weight_scale``, ...), so that ``to``, ``state_dict``
+    and files see them. Training a packed layer is not possible.
+
+    Attributes:
+        weight: the QTensor.
+        bias: float (out,), or None.
+        input_quantizer: Quantizer or None (weight-only).
+        weight_spec: id and config of the quantizer that made the weight, for the record.
+        choice: the backend and kernel that run the layer.
+    """
+
+    bias: Tensor | None
+
+    def __init__(
+        self, weight: QTensor, bias: Tensor | None, input: Quantizer | None, weight_spec: Mapping[str, Any]
+    ) -> None:
+        super().__init__()
+        self.input_quantizer = input
+        self.weight_spec = dict(weight_spec)
+        self.register_buffer("bias", None if bias is None else bias.detach().clone())
+        self._metadata = weight.metadata()
+        for name, tensor in weight.tensors().items():
+            self.register_buffer(_PREFIX + name, tensor)
+        self._candidates: list[Candidate] = []
+        self._forced = False
+        self.choice: BackendChoice | None = None
+        self.eval()
+
+    @property
+    def weight(self) -> QTensor:
+        """The packed weight, sharing the buffers' memory."""
+        names = [name for name in self._buffers if name.startswith(_PREFIX)]
+        tensors = {name.removeprefix(_PREFIX): cast(Tensor, self._buffers[name]) for name in names}
+        return QTensor.from_parts(tensors, self._metadata)
+
+    @property
+    def conv(self) -> Conv2dShape | None:
+        """How a convolution walks; None for a linear layer."""
+        return None
+
+    def request(self) -> KernelRequest:
+        """Return what a backend must run."""
+        weight = self.weight
+        quantizer = self.input_quantizer
+        scheme = None if quantizer is None else quantizer.scheme()
+        rows, groups = weight.scale.shape
+        return KernelRequest(
+            op="linear" if self.conv is None else "conv2d",
+            encoding=weight.encoding,
+            bits=tuple(sorted({block.bits for block in weight.blocks})),
+            scales="group" if groups > 1 else "row" if rows > 1 else "tensor",
+            group_size=weight.group_size,
+            zero_point=weight.zero_point is not None,
+            activation=scheme,
+            coded_input=quantizer is not None and scheme is None,
+            weight_shape=weight.shape,
+            conv=self.conv,
+            device=weight.scale.device,
+            dtype=weight.dtype,
+        )
+
+    def prepare(self, candidates: list[Candidate], *, forced: bool) -> Self:
+        """Choose a backend among ``candidates`` and let it repack the weight.
+
+        Raises:
+            BackendError: none of them can, or the forced one cannot.
+        """
+        self._candidates, self._forced = candidates, forced
+        self.choice = choose(self.request(), self.weight, self.bias, candidates, forced=forced)
+        return self
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a file says of the layer, as plain JSON data."""
+        quantizer = self.input_quantizer
+        return {
+            "kind": "linear" if self.conv is None else "conv2d",
+            "weight": self.weight_spec,
+            "packed": self.weight.metadata(),
+            "bias": self.bias is not None,
+            "input": None if quantizer is None else quantizer.describe(),
+        }
+
+    def extra_repr(self) -> str:
+        """Return shape, bits and backend."""
+        weight = self.weight
+        backend = "no backend yet" if self.choice is None else self.choice.backend
+        return f"{tuple(weight.shape)}, {weight.effective_bits:.3g} bits a weight, {backend}"
+
+    def run(self, x: Tensor) -> Tensor:
+        """Call the kernel on a layer's input."""
+        choice = cast(BackendChoice, self.choice)
+        quantizer = self.input_quantizer
+        if quantizer is not None and quantizer.scheme() is None:
+            return choice.kernel.call(encode_input(quantizer, x))
+        return choice.kernel.call(x)
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in eval mode: packed weights do not train."""
+        return super().train(False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # Scales stay float32 whatever model.half() asks: the numbers are those that were trained. Only devices change.
+        super()._apply(lambda t: t.to(fn(t.new_empty(0)).device), recurse)  # type: ignore[no-untyped-call]
+        if self._candidates:
+            self.prepare(self._candidates, forced=self._forced)
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        copied = self._like(self.weight.to(self.weight.scale.device), memo)
+        memo[id(self)] = copied
+        if self._candidates:
+            copied.prepare(self._candidates, forced=self._forced)
+        return copied
+
+    def _like(self, weight: QTensor, memo: dict[int, Any]) -> Self:
+        cloned = QTensor.from_parts({k: t.clone() for k, t in weight.tensors().items()}, weight.metadata())
+        return type(self)(cloned, self.bias, copy.deepcopy(self.input_quantizer, memo), self.weight_spec)
+
+
+class PackedLinear(PackedLayer):
+    """A linear layer with packed weight: ``x`` (..., in_features) to (..., out_features)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (..., out_features)."""
+        return self.run(x)
+
+
+class PackedConv2d(PackedLayer):
+    """A convolution with packed weight: ``x`` is (n, channels, height, width)."""
+
+    def __init__(
+        self,
+        weight: QTensor,
+        bias: Tensor | None,
+        input: Quantizer | None,
+        weight_spec: Mapping[str, Any],
+        shape: Conv2dShape,
+        padding_mode: str = "zeros",
+        reversed_padding: tuple[int, ...] = (),
+    ) -> None:
+        super().__init__(weight, bias, input, weight_spec)
+        self.shape = shape
+        self.padding_mode = padding_mode
+        self.reversed_padding = list(reversed_padding)
+
+    @property
+    def conv(self) -> Conv2dShape:
+        """How the convolution walks over its input, padded already if the padding is not zeros."""
+        return self.shape if self.padding_mode == "zeros" else self.shape._replace(padding=(0, 0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (n, out_channels, out_height, out_width)."""
+        return self.run(pad_input(x, self.shape, self.padding_mode, self.reversed_padding)[0])
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a file says of the layer, as plain JSON data."""
+        padding = {"padding_mode": self.padding_mode, "reversed_padding": self.reversed_padding}
+        return super().describe() | {"conv": self.shape._asdict() | padding}
+
+    def _like(self, weight: QTensor, memo: dict[int, Any]) -> Self:
+        cloned = QTensor.from_parts({k: t.clone() for k, t in weight.tensors().items()}, weight.metadata())
+        quantizer = copy.deepcopy(self.input_quantizer, memo)
+        padding = (self.shape, self.padding_mode, tuple(self.reversed_padding))
+        return type(self)(cloned, self.bias, quantizer, self.weight_spec, *padding)
+
+
+def pack_layer(layer: QuantLayer) -> PackedLayer:
+    """Return ``layer`` with its weight packed; its kernel is not chosen yet."""
+    quantizer = cast(Quantizer, layer.weight_quantizer)
+    with torch.no_grad():
+        weight = quantizer.quantize(layer.weight)
+    common = (weight, layer.bias, layer.input_quantizer, quantizer.describe())
+    if isinstance(layer, QuantConv2d):
+        return PackedConv2d(*common, layer.shape, layer.padding_mode, tuple(layer.reversed_padding))
+    return PackedLinear(*common)
+

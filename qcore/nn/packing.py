@@ -1,0 +1,107 @@
+"""``pack``: from eval mode to stored bits and kernels. ``explain``: what runs where, and why."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from qcore.backends.choose import find_backends, report_fallback
+from qcore.nn.convert import replace_module
+from qcore.nn.layers import QuantLayer
+from qcore.nn.packed import PackedLayer, pack_layer
+from qcore.registry import Registry
+
+__all__ = ["Explanation", "explain", "pack", "prepare_layers"]
+
+
+def pack(
+    model: nn.Module, backend: str = "auto", *, inplace: bool = False, registry: Registry | None = None
+) -> nn.Module:
+    """Return ``model`` in eval mode with the weights of its quantized layers packed and their kernels chosen.
+
+    Outputs equal those of ``model.eval()`` bit for bit where the arithmetic is integer; elsewhere within the kernel's
+    bound, which is 0 on the reference backend.
+
+    Args:
+        model: a model that ``qcore.quantize`` made; left alone unless ``inplace``. Layers whose weight has no quantizer
+            stay as they are.
+        backend: a backend's name, or ``"auto"`` for the best that can; ``QCORE_BACKEND`` overrides ``"auto"``.
+        inplace: change ``model`` itself, to save memory.
+        registry: where backends are looked up; None for the default framework's.
+
+    Raises:
+        BackendError: the named backend cannot run a layer.
+        QuantizationError: a weight holds NaN or infinity.
+    """
+    candidates, forced = find_backends(backend, registry)
+    model = (model if inplace else copy.deepcopy(model)).eval()
+    for path, layer in list(model.named_modules()):
+        if isinstance(layer, QuantLayer) and layer.weight_quantizer is not None:
+            model = replace_module(model, path, pack_layer(layer).prepare(candidates, forced=forced))
+    return model
+
+
+def prepare_layers(model: nn.Module, backend: str = "auto", registry: Registry | None = None) -> nn.Module:
+    """Choose the kernels of all packed layers of ``model`` anew, in place; return it."""
+    candidates, forced = find_backends(backend, registry)
+    layers = [layer for layer in model.modules() if isinstance(layer, PackedLayer)]
+    choices = [layer.prepare(candidates, forced=forced).choice for layer in layers]
+    report_fallback([choice for choice in choices if choice is not None])
+    return model
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What runs each layer.
+
+    Attributes:
+        rows: one a layer: ``layer``, ``op``, ``bits``, ``backend``, ``kernel``, ``bound``, and ``refused``, a list of
+            ``{"backend", "reason", "hint"}`` of the backends of higher priority that do not run it.
+    """
+
+    rows: list[dict[str, Any]]
+
+    def __str__(self) -> str:
+        if not self.rows:
+            return "no packed layer: call qcore.pack(model) first"
+        lines = [f"{row['layer']}: {row['backend']} ({row['kernel']}), {row['bits']} bits" for row in self.rows]
+        reasons = {f"  not {r['backend']}: {r['reason']}" for row in self.rows for r in row["refused"]}
+        return "\n".join([*lines, *sorted(reasons)])
+
+
+def explain(model: nn.Module) -> Explanation:
+    """Return what runs each quantized or packed layer of ``model``, and why each better backend was refused."""
+    rows = []
+    for path, layer in model.named_modules():
+        if isinstance(layer, PackedLayer):
+            rows.append(_packed_row(path, layer))
+        elif isinstance(layer, QuantLayer):
+            rows.append(_row(path, type(layer).__name__, "-", "none", "fake-quantized, not packed", 0.0, []))
+    return Explanation(rows)
+
+
+def _packed_row(path: str, layer: PackedLayer) -> dict[str, Any]:
+    request = layer.request()
+    bits = "/".join(map(str, request.bits))
+    choice = layer.choice
+    if choice is None:
+        return _row(path, request.op, bits, "none", "not prepared", 0.0, [])
+    refused = [{"backend": r.backend, "reason": r.reason, "hint": r.hint} for r in choice.refused]
+    return _row(path, request.op, bits, choice.backend, choice.kernel.name, choice.kernel.bound, refused)
+
+
+def _row(
+    layer: str, op: str, bits: str, backend: str, kernel: str, bound: float, refused: list[dict[str, Any]]
+) -> dict[str, Any]:
+    return {
+        "layer": layer,
+        "op": op,
+        "bits": bits,
+        "backend": backend,
+        "kernel": kernel,
+        "bound": bound,
+        "refused": refused,
+    }

@@ -1,0 +1,64 @@
+"""Scaling that travels with the model: a saved model takes raw features and returns raw units."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Rescale", "Standardize"]
+
+
+class Standardize(nn.Module):
+    """``(x - mean) / std`` per feature (axis 1), with statistics of the training part.
+
+    A feature that never varies there is only centred.
+
+    Attributes:
+        mean, std: float32 (features,).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("std", torch.ones(features))
+
+    def fit(self, x: Tensor) -> None:
+        """Set the statistics from ``x``, (rows, features) or (n, channels, height, width)."""
+        values = x.transpose(0, 1).flatten(1).to(torch.float64)
+        std = values.std(dim=1, correction=0)
+        self.mean.copy_(values.mean(dim=1))
+        self.std.copy_(torch.where(std > 1e-6 * values.abs().amax(dim=1).clamp_min(1e-12), std, 1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` scaled, same shape."""
+        shape = (-1, *([1] * (x.dim() - 2)))
+        return (x - self.mean.view(shape)) / self.std.view(shape)
+
+
+class Rescale(nn.Module):
+    """``y * std + mean``: from a network's output to the units of a regression's targets.
+
+    Attributes:
+        mean, std: float32 ().
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("std", torch.ones(()))
+
+    def fit(self, targets: Tensor) -> None:
+        """Set the statistics from the training targets."""
+        values = targets.to(torch.float64)
+        self.mean.copy_(values.mean())
+        self.std.copy_(values.std(correction=0).clamp_min(1e-12))
+
+    def forward(self, y: Tensor) -> Tensor:
+        """Return ``y`` in the targets' units."""
+        return y * self.std + self.mean

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from qcore.api import compare, get, run
+    from qcore.api import get
     from qcore.errors import QcoreError
     from qcore.export import inspect, load, save
     from qcore.hookspecs import hookimpl
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         TaskSpec,
     )
     from qcore.routers import Router
+    from qcore.runs import compare, run
 
 _HOME = {
     "BackendSpec": "qcore.registry",
@@ -42,7 +43,7 @@ _HOME = {
     "RouterSpec": "qcore.registry",
     "TaskSpec": "qcore.registry",
     "calibrate": "qcore.nn",
-    "compare": "qcore.api",
+    "compare": "qcore.runs",
     "explain": "qcore.nn",
     "get": "qcore.api",
     "hookimpl": "qcore.hookspecs",
@@ -50,11 +51,35 @@ _HOME = {
     "load": "qcore.export",
     "pack": "qcore.nn",
     "quantize": "qcore.nn",
-    "run": "qcore.api",
+    "run": "qcore.runs",
     "save": "qcore.export",
 }
 
-__all__ = [*_HOME, "__version__"]
+__all__ = [
+    "BackendSpec",
+    "ExporterSpec",
+    "Framework",
+    "MethodSpec",
+    "ModelSpec",
+    "QcoreError",
+    "Quantizer",
+    "QuantizerSpec",
+    "Router",
+    "RouterSpec",
+    "TaskSpec",
+    "__version__",
+    "calibrate",
+    "compare",
+    "explain",
+    "get",
+    "hookimpl",
+    "inspect",
+    "load",
+    "pack",
+    "quantize",
+    "run",
+    "save",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,7 @@
 """The errors a user of qcore can meet, each with its exit code.
 
+::
+
     QcoreError                 1   a run failed, or a check failed
       UsageError               2   a bad name, key, pattern or config
         UnknownNameError       2   a name nobody offers (lists the close matches)

@@ -10,7 +10,7 @@ __all__ = ["lazy_attributes"]
 
 
 def lazy_attributes(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Return ``__getattr__`` and ``__dir__`` for ``package``; ``homes`` maps each attribute to its module's full name."""
+    """Return ``__getattr__`` and ``__dir__`` for ``package``; ``homes`` maps attributes to full module names."""
 
     def get(name: str) -> Any:
         if name not in homes:

@@ -188,8 +188,7 @@ class ExporterSpec(Spec):
 
 
 KINDS: dict[str, type[Spec]] = {
-    spec.kind: spec
-    for spec in (QuantizerSpec, RouterSpec, BackendSpec, MethodSpec, TaskSpec, ModelSpec, ExporterSpec)
+    spec.kind: spec for spec in (QuantizerSpec, RouterSpec, BackendSpec, MethodSpec, TaskSpec, ModelSpec, ExporterSpec)
 }
 
 
@@ -269,9 +268,7 @@ class Registry:
             PluginError: if any of them is refused; then nothing has changed.
         """
         filled = [
-            replace(spec, plugin=plugin, distribution=distribution, version=version)
-            if isinstance(spec, Spec)
-            else spec
+            replace(spec, plugin=plugin, distribution=distribution, version=version) if isinstance(spec, Spec) else spec
             for spec in specs
         ]
         self.check(filled)
@@ -315,15 +312,19 @@ class Registry:
         plugin = name.rpartition("/")[0]
         if plugin in self.absent:
             raise PluginError(f"{kind} {name!r} needs the plugin {plugin!r}, which is not loaded", self.absent[plugin])
-        raise UnknownNameError(f"no loaded plugin offers the {kind} {name!r}", self._unknown_hint(name, offered))
+        if kind.removesuffix("s") == "method" and name in self.absent:  # named as its plugin is
+            raise PluginError(f"the plugin {name!r} is not loaded", self.absent[name])
+        raise UnknownNameError(f"no loaded plugin offers the {kind} {name!r}", self._unknown_hint(kind, name, offered))
 
-    def _unknown_hint(self, name: str, offered: Mapping[str, Spec]) -> str | None:
+    def _unknown_hint(self, kind: str, name: str, offered: Mapping[str, Spec]) -> str | None:
         close = close_matches(name, [*offered, *(spec.name for spec in offered.values())])
         parts = ["did you mean " + " or ".join(map(repr, close)) + "?" if close else did_you_mean(name, offered) or ""]
         if self.failed:
             count = "1 plugin" if self.failed == 1 else f"{self.failed} plugins"
             parts.append(f"{count} failed to load: see 'qcore plugins'")
-        parts.append(self._install_hint(name.rpartition("/")[0]))
+        plugin, slash, _ = name.rpartition("/")
+        if slash or (kind.removesuffix("s") == "method" and not close):  # a method is often called like its plugin
+            parts.append(self._install_hint(plugin or name))
         return "; ".join(part for part in parts if part) or None
 
     def _install_hint(self, plugin: str) -> str:
@@ -363,8 +364,8 @@ def _check_spec(spec: Spec) -> None:
         raise PluginError(f"{spec.kind} name {spec.name!r} is not a lower-case identifier")
     if not _is_target(spec.target):
         raise PluginError(f"{spec.kind} {spec.id}: target {spec.target!r} is not of the form 'package.module:Name'")
-    if isinstance(spec.config, str) and not _is_target(spec.config):
-        raise PluginError(f"{spec.kind} {spec.id}: config {spec.config!r} is not of the form 'package.module:Name'")
+    if not _is_config(spec.config):
+        raise PluginError(f"{spec.kind} {spec.id}: config {spec.config!r} is neither 'package.module:Name' nor a model")
     if not spec.summary.strip() or "\n" in spec.summary:
         raise PluginError(f"{spec.kind} {spec.id}: the summary must be one line")
     try:
@@ -376,3 +377,9 @@ def _check_spec(spec: Spec) -> None:
 def _is_target(text: str) -> bool:
     module, _, attribute = text.partition(":")
     return attribute.isidentifier() and all(part.isidentifier() for part in module.split("."))
+
+
+def _is_config(config: object) -> bool:
+    if isinstance(config, str):
+        return _is_target(config)
+    return config is None or (isinstance(config, type) and hasattr(config, "model_validate"))

@@ -1,0 +1,161 @@
+"""``qcore run``: one real run, its options, and how it is interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from qcore.errors import BackendError
+
+
+def test_a_run_prints_its_table_and_where_everything_is(finished):
+    text = finished.result.stdout
+    for part in ("f1_weighted", "float", "ptq", "kB on disk", "holds", f"report: {finished.path / 'report.html'}"):
+        assert part in text
+    assert "\x1b" not in text
+
+
+def test_progress_goes_to_stderr_one_line_a_job(finished):
+    lines = finished.result.stderr.splitlines()
+    assert lines[0] == "4 jobs"
+    assert [line.split()[0] for line in lines[1:]] == ["1/4", "2/4", "3/4", "4/4"]
+
+
+def test_flags_reach_the_run(finished):
+    record = json.loads((finished.path / "run.json").read_text())
+    assert record["config"]["task"] == "core/table"
+    assert record["config"]["task_options"]["group"] == "garden"
+    assert (record["settings"]["epochs"], record["settings"]["hidden"]) == (2, [8])
+    assert record["command"][0] == "qcore"
+
+
+def test_a_finished_run_can_be_resumed_and_prints_its_summary_alone(qcore, finished):
+    result = qcore("run", "--resume", finished.path, "--json", "--quiet")
+    assert result.exit_code == 0, result.stderr
+    summary = json.loads(result.stdout)
+    assert summary["arms"]["ptq"]["score"] == finished.summary["arms"]["ptq"]["score"]
+    assert result.stderr == ""
+
+
+def test_strict_fails_where_a_claim_fails(qcore, finished, monkeypatch):
+    from qcore import runs
+
+    claims = [{"id": "c", "statement": "it is so", "verdict": "fails", "value": 1.0, "test": "t"}]
+    opened = runs.Run(finished.path)
+    opened.__dict__["summary"] = {**finished.summary, "claims": claims}
+    monkeypatch.setattr(runs, "run", lambda **options: opened, raising=False)
+    assert qcore("run", "-p", "ptq").exit_code == 0
+    assert qcore("run", "-p", "ptq", "--strict").exit_code == 1
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(qcore, table, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ("run", "-p", "ptq", "--data", table, "--target", "kind", "--drop-me")
+    assert qcore(*words, "--dry-run").exit_code == 2
+    result = qcore(*words[:-1], "--set", "task.drop=garden", "--arms", "float", "--seeds", "0,5", "--dry-run")
+    assert result.exit_code == 2  # an option of the task that wants a list
+    assert "drop" in result.stderr
+    result = qcore(*words[:-1], "--group", "garden", "--arms", "float", "--seeds", "0,5", "--dry-run", "--json")
+    assert result.exit_code == 0, result.stderr
+    plan = json.loads(result.stdout)
+    assert (plan["jobs"], plan["config"]["seeds"], [arm["name"] for arm in plan["arms"]]) == (10, [0, 5], ["float"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_is_readable(qcore):
+    text = qcore("run", "-p", "ptq", "--task", "breast_cancer", "--dry-run").stdout
+    for part in ("core/ptq", "core/breast_cancer", "2 arms × 5 folds × 1 seeds = 10", "epochs"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ((), 2, "needs a method"),
+        (("-p", "ptqq"), 2, "'ptq'"),
+        (("-p", "ptq", "--task", "digit"), 2, "core/digits"),
+        (("-p", "ptq", "--set", "epoch=3"), 2, "epochs"),
+        (("-p", "ptq", "--set", "epochs"), 2, "key=value"),
+        (("-p", "ptq", "--arms", "flaot"), 2, "'float'"),
+        (("-p", "ptq", "--folds", "1"), 2, "folds"),
+        (("-p", "ptq", "--backend", "referense"), 2, "core/reference"),
+        (("-p", "./none.py"), 3, "none.py"),
+        (("-p", "ptq", "--data", "none.csv"), 5, "nothing at"),
+        (("--resume", "nowhere"), 2, "is not a run"),
+        (("-p", "ptq", "--config", "none.toml"), 2, "none.toml"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_what_a_run_refuses_and_how(qcore, words, code, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = qcore("run", *words, env={"QCORE_DATA": None})
+    assert result.exit_code == code, result.stderr
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_column_gets_its_close_match(qcore, table):
+    result = qcore("run", "-p", "ptq", "--data", table, "--target", "kinds")
+    assert result.exit_code == 2
+    assert "'kind'" in result.stderr
+
+
+def test_a_directory_that_is_used_is_not_used_again(qcore, finished, table):
+    result = qcore("run", "-p", "ptq", "--data", table, "--target", "kind", "--out", finished.path)
+    assert result.exit_code == 2
+    assert f"qcore run --resume {finished.path}" in result.stderr
+
+
+def test_the_named_backend_is_set_for_this_process_and_its_workers(qcore, monkeypatch):
+    from qcore import runs
+
+    seen = {}
+
+    def run(**options):
+        seen["backend"] = os.environ.get("QCORE_BACKEND")
+        raise BackendError("cannot")
+
+    monkeypatch.setattr(runs, "run", run, raising=False)
+    monkeypatch.setenv("QCORE_BACKEND", "auto")
+    assert qcore("run", "-p", "ptq", "--backend", "reference").exit_code == 4
+    assert seen["backend"] == "core/reference"
+
+
+@pytest.mark.slow
+def test_an_interrupt_leaves_what_is_finished_and_says_how_to_go_on(tmp_path):
+    words = ["-p", "ptq", "--task", "digits", "--set", "epochs=30", "--set", "patience=null", "--workers", "1"]
+    command = [sys.executable, "-m", "qcore", "run", *words, "--folds", "5", "--no-latency"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    lines = [process.stderr.readline() for _ in range(2)]  # the number of jobs, then the first job
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130, rest
+    assert lines[1].startswith("1/10")
+    assert "Traceback" not in rest
+    (directory,) = (tmp_path / "runs").iterdir()
+    assert f"qcore run --resume runs/{directory.name}" in rest
+    assert json.loads((directory / "run.json").read_text())["status"] == "interrupted"
+    assert (directory / "float" / "fold-0" / "result.json").is_file()
+
+
+@pytest.mark.parametrize(("failure", "code"), [(KeyboardInterrupt(), 130), (BackendError("cannot", "try"), 4)], ids=str)
+def test_what_stops_a_started_run_says_how_to_go_on(qcore, monkeypatch, failure, code):
+    from qcore import runs
+
+    def run(progress, **options):
+        progress({"kind": "run_started", "path": "runs/one two", "done": 0, "total": 1})
+        raise failure
+
+    monkeypatch.setattr(runs, "run", run, raising=False)
+    result = qcore("run", "-p", "ptq")
+    assert result.exit_code == code
+    assert result.stderr.rstrip().endswith("go on with: qcore run --resume 'runs/one two'")

@@ -1,0 +1,125 @@
+"""Claims that many papers make, ready to use."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from qcore.methods.claims import Claim, Verdict
+from qcore.methods.evidence import Evidence, MissingEvidenceError
+
+__all__ = ["better", "equivalence", "size_ratio"]
+
+
+def equivalence(
+    claim_id: str,
+    arm: str,
+    baseline: str,
+    *,
+    margin: float,
+    metric: str | None = None,
+    family: str = "accuracy",
+    statement: str | None = None,
+) -> Claim:
+    """Return the claim that ``arm`` scores as ``baseline`` does, within ``margin`` (in units of the metric).
+
+    The test is two one-sided t tests on the paired differences over seeds and folds, with the variance correction
+    of Nadeau and Bengio (2003) for overlapping training parts.
+    """
+    text = statement or f"{arm} equals {baseline} within {margin:g}"
+    return Claim(claim_id, text, family, partial(_equivalent, arm=arm, baseline=baseline, margin=margin, metric=metric))
+
+
+def better(
+    claim_id: str,
+    arm: str,
+    baseline: str,
+    *,
+    metric: str | None = None,
+    family: str = "accuracy",
+    statement: str | None = None,
+) -> Claim:
+    """Return the claim that ``arm`` scores better than ``baseline`` (corrected paired t test, two-sided)."""
+    text = statement or f"{arm} scores better than {baseline}"
+    return Claim(claim_id, text, family, partial(_better, arm=arm, baseline=baseline, metric=metric))
+
+
+def size_ratio(
+    claim_id: str,
+    arm: str,
+    baseline: str,
+    *,
+    at_least: float,
+    key: str = "weight_nbytes",
+    baseline_share: float = 1.0,
+    family: str = "size",
+    statement: str | None = None,
+) -> Claim:
+    """Return the claim that ``baseline`` takes at least ``at_least`` times the bytes of ``arm``.
+
+    Args:
+        claim_id: its id.
+        arm: the smaller arm.
+        baseline: the larger arm.
+        at_least: the ratio that makes it hold.
+        key: which size: ``weight_nbytes``, ``file_nbytes`` or ``memory_nbytes``, all bytes that exist.
+        baseline_share: counts only this share of the baseline: 0.5 compares a float32 arm as if in float16.
+        family: its family.
+        statement: the sentence, if the default does not serve.
+    """
+    text = statement or f"{baseline} takes at least {at_least:g} times the bytes of {arm}"
+    check = partial(_smaller, arm=arm, baseline=baseline, at_least=at_least, key=key, share=baseline_share)
+    return Claim(claim_id, text, family, check)
+
+
+def _differences(evidence: Evidence, arm: str, baseline: str, metric: str | None) -> tuple[list[float], str]:
+    differences = (evidence.scores(arm, metric) - evidence.scores(baseline, metric)).ravel()
+    if differences.size < 2:
+        raise MissingEvidenceError("it takes at least two folds or seeds")
+    if not np.isfinite(differences).all():
+        raise MissingEvidenceError("a score is missing")
+    return [float(value) for value in differences], metric or evidence.metric
+
+
+def _equivalent(evidence: Evidence, *, arm: str, baseline: str, margin: float, metric: str | None) -> Verdict:
+    from qcore.measure.statistics import tost
+
+    differences, name = _differences(evidence, arm, baseline, metric)
+    train_n, test_n = evidence.train_test_sizes()
+    found = tost(differences, margin, train_n=train_n, test_n=test_n)
+    return Verdict(
+        verdict=None,
+        value=float(np.mean(differences)),
+        test=f"TOST on {name}, margin {margin:g}, paired, Nadeau-Bengio corrected",
+        p_value=found.p_value,
+        needs_significance=True,
+    )
+
+
+def _better(evidence: Evidence, *, arm: str, baseline: str, metric: str | None) -> Verdict:
+    from qcore.measure.statistics import nadeau_bengio_t
+
+    differences, name = _differences(evidence, arm, baseline, metric)
+    train_n, test_n = evidence.train_test_sizes()
+    found = nadeau_bengio_t(differences, train_n, test_n)
+    mean = float(np.mean(differences))
+    worse = mean <= 0 if evidence.higher_is_better else mean >= 0
+    return Verdict(
+        verdict="fails" if worse else None,
+        value=mean,
+        test=f"paired t test on {name}, Nadeau-Bengio corrected",
+        reason="it does not score better" if worse else None,
+        p_value=found.p_value,
+        needs_significance=True,
+    )
+
+
+def _smaller(evidence: Evidence, *, arm: str, baseline: str, at_least: float, key: str, share: float) -> Verdict:
+    ratio = share * evidence.size(baseline, key) / evidence.size(arm, key)
+    of = "" if share == 1.0 else f", {share:g} of {baseline}"
+    return Verdict(
+        verdict="holds" if ratio >= at_least else "fails",
+        value=ratio,
+        test=f"ratio of {key}{of}, at least {at_least:g}",
+    )

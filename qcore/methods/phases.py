@@ -1,0 +1,7 @@
+"""Phases, which belong to training, under the name where a method looks for them."""
+
+from __future__ import annotations
+
+from qcore.training.phases import OptimizerConfig, Phase, Progress
+
+__all__ = ["OptimizerConfig", "Phase", "Progress"]

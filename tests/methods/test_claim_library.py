@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from qcore.methods import Claim, Evidence, judge
+from qcore.methods.claim_library import better, equivalence, size_ratio
+
+SCORES = {"float": [0.90, 0.91, 0.92, 0.90, 0.91], "close": [0.901, 0.909, 0.921, 0.9, 0.909]}
+FAR = {"far": [0.80, 0.84, 0.83, 0.81, 0.82]}
+
+
+def evidence(folds: int = 5, higher: bool = True) -> Evidence:
+    scores = {**SCORES, **FAR}
+    nbytes = {"float": 4000, "close": 1000, "far": 500}
+    data: list[dict[str, Any]] = [
+        {
+            "arm": arm,
+            "seed": 0,
+            "fold": fold,
+            "scores": {"f1": scores[arm][fold]},
+            "size": {"weight_nbytes": nbytes[arm]},
+        }
+        for arm in scores
+        for fold in range(folds)
+    ]
+    return Evidence(
+        metric="f1",
+        higher_is_better=higher,
+        arms=tuple(scores),
+        seeds=(0,),
+        folds=tuple(range(folds)),
+        data=data,
+        sizes=(800, 200),
+        load_samples=lambda arm, fold, seed: {},
+    )
+
+
+def verdict(claim: Claim, **options: Any) -> dict[str, Any]:
+    return judge([claim], evidence(**options))[0]
+
+
+def test_equivalence_holds_within_the_margin_and_fails_beyond_it() -> None:
+    close = verdict(equivalence("c", "close", "float", margin=0.01))
+    far = verdict(equivalence("c", "far", "float", margin=0.01))
+    assert (close["verdict"], far["verdict"]) == ("holds", "fails")
+    assert close["p_value"] < 0.05 < far["p_value"]
+    assert far["value"] == pytest.approx(-0.088)
+    assert "0.01" in close["test"]
+
+
+def test_equivalence_needs_two_folds() -> None:
+    assert verdict(equivalence("c", "close", "float", margin=0.01), folds=1)["verdict"] == "untested"
+
+
+def test_better_holds_only_in_the_metric_s_direction() -> None:
+    assert verdict(better("c", "float", "far"))["verdict"] == "holds"
+    assert verdict(better("c", "far", "float"))["verdict"] == "fails"
+    assert verdict(better("c", "far", "float"), higher=False)["verdict"] == "holds"
+
+
+def test_a_size_ratio_counts_bytes_that_exist_and_can_stand_for_float16() -> None:
+    whole = verdict(size_ratio("c", "close", "float", at_least=4.0))
+    half = verdict(size_ratio("c", "close", "float", at_least=4.0, baseline_share=0.5))
+    assert (whole["verdict"], whole["value"]) == ("holds", 4.0)
+    assert (half["verdict"], half["value"]) == ("fails", 2.0)
+
+
+def test_a_claim_on_an_arm_that_did_not_run_is_untested_and_names_it() -> None:
+    row = verdict(better("c", "ternary", "float"))
+    assert row["verdict"] == "untested"
+    assert "ternary" in row["reason"]

@@ -97,6 +97,8 @@ def run(
         _print_plan(session, values, json=json)
         return
     finished = _run(session, values, resume)
+    if os.environ.get("RANK", "0") != "0":  # under torchrun rank 0 alone writes, and prints
+        return
     _print_summary(finished, json=json)
     if strict and any(claim["verdict"] == "fails" for claim in finished.summary["claims"]):
         raise typer.Exit(1)

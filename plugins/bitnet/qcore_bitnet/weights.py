@@ -1,0 +1,91 @@
+"""What the ternary and the binary quantizer share: slices, the conversion ramp, the straight-through gradient."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+from qcore.quantizers import Quantizer, check_finite, straight_through
+from qcore.tensor.encoded import spread
+from qcore.tensor.integer import grouped
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from qcore.tensor import Encoded
+    from qcore_bitnet.config import WeightConfig
+
+__all__ = ["Ramped", "WeightQuantizer", "as_rows"]
+
+
+class Ramped(Quantizer):
+    """A quantizer that training can fade in.
+
+    In training the output is ``x + blend * (Q(x) - x)``; in eval it is ``Q(x)`` whatever ``blend`` is. The gradient is
+    that of the straight-through estimator, ``dL/dx = dL/dQ(x)``, for every ``blend``.
+
+    Source: "Fine-tuning LLMs to 1.58 bits", Hugging Face blog, September 2024 (``lambda = min(step / 1000, 1)``).
+
+    Attributes:
+        blend: share of the quantized value, 0 to 1. Training sets it; it is no part of the model's state.
+    """
+
+    blend: float = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` fake-quantized, same shape and dtype."""
+        quantized = self.encode(x).decode()
+        if self.training and self.blend < 1.0:
+            quantized = x.detach() + self.blend * (quantized - x.detach())
+        return straight_through(x, quantized, self.gradient_mask(x))
+
+    def gradient_mask(self, x: Tensor) -> Tensor | None:
+        """Return what the gradient is multiplied with, shaped like ``x``; None means 1."""
+        return None
+
+    def expected_gradient(self, x: Tensor, upstream: Tensor) -> Tensor:
+        """Return ``dL/dx`` for ``upstream = dL/dQ(x)``, as documented; the conformance checks compare with it."""
+        mask = self.gradient_mask(x)
+        return upstream if mask is None else upstream * mask
+
+
+class WeightQuantizer(Ramped):
+    """Weights as (rows, cols): rows along axis 0 (output neuron or channel), whatever the rank of the tensor."""
+
+    config: WeightConfig
+
+    def encode(self, x: Tensor) -> Encoded:
+        """Return the codes and scales of ``x``.
+
+        Raises:
+            QuantizationError: if ``x`` holds NaN or infinity.
+        """
+        check_finite(x, self.tensor_name)
+        return self._encode_rows(as_rows(x), x)
+
+    @abstractmethod
+    def _encode_rows(self, rows: Tensor, x: Tensor) -> Encoded:
+        """Return the codes of ``rows``, which is ``x`` as float32 (rows, cols)."""
+
+    def slice_mean(self, rows: Tensor) -> Tensor:
+        """Return the mean of each slice of ``rows`` (rows, cols): float32 (1, 1), (rows, 1) or (rows, groups).
+
+        The sum is taken in float64, so that it cannot overflow and does not depend on memory layout or threads.
+        """
+        import torch
+
+        if self.config.granularity == "tensor":
+            rows = rows.reshape(1, -1)
+        size = self.config.group_size or max(rows.shape[1], 1)
+        counts = grouped(rows.new_ones(1, rows.shape[1]), size).sum(dim=-1, dtype=torch.float64)
+        return (grouped(rows, size).sum(dim=-1, dtype=torch.float64) / counts).to(torch.float32)
+
+    def spread(self, per_slice: Tensor, rows: Tensor) -> Tensor:
+        """Return ``per_slice`` so that it broadcasts against ``rows``."""
+        return spread(per_slice, self.config.group_size, rows.shape[1])
+
+
+def as_rows(x: Tensor) -> Tensor:
+    """View ``x`` as float32 (rows, cols); a vector or a scalar is one row."""
+    x = x.detach().float()
+    return x.reshape(x.shape[0], -1) if x.dim() > 1 else x.reshape(1, -1)

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from qcore.backends import Kernel, KernelRequest, Probe
+from qcore.backends.reference import ReferenceBackend
+from qcore.registry import BackendSpec, Registry
+from qcore.tensor import Encoded, QTensor
+from qcore.testing import backend_checks
+from qcore.testing.backend_problems import convolutions, extremes, float_layers, linears, mixed_widths
+from qcore.testing.cases import Case, checks_of, run_case
+from qcore.testing.subjects import Offer
+
+CHECKS = {check.__name__.removeprefix("check_"): check for check in checks_of(backend_checks)}
+Input = Tensor | Encoded
+
+
+class Good(ReferenceBackend):
+    """The reference by another name."""
+
+    name: ClassVar[str] = "tried"
+
+
+class Changed(Good):
+    """Changes what the reference returns."""
+
+    def prepare(self, request: KernelRequest, weight: QTensor, bias: Tensor | None) -> Kernel:
+        kernel = super().prepare(request, weight, bias)
+        return replace(kernel, call=lambda x: self.change(kernel.call(x), request, x))
+
+    def change(self, y: Tensor, request: KernelRequest, x: Input) -> Tensor:
+        return y
+
+
+class OffByOneUlp(Changed):
+    def change(self, y: Tensor, request: KernelRequest, x: Input) -> Tensor:
+        return torch.where(y > 10, y * (1 + 2**-23), y)
+
+
+class OverflowsInSixteenBits(Changed):
+    """Wrong only where the sums are long and their terms large."""
+
+    def change(self, y: Tensor, request: KernelRequest, x: Input) -> Tensor:
+        return y.clamp(-1000, 1000) if request.weight_shape[-1] >= 1024 and request.bits == (8,) else y
+
+
+class ForgetsPadding(Changed):
+    def change(self, y: Tensor, request: KernelRequest, x: Input) -> Tensor:
+        return y * 2 if request.conv is not None and request.conv.padding != (0, 0) else y
+
+
+class SortsItsRows(Changed):
+    def change(self, y: Tensor, request: KernelRequest, x: Input) -> Tensor:
+        return y.flip(-1) if len(request.bits) > 1 else y
+
+
+class ExceedsItsBound(Changed):
+    def change(self, y: Tensor, request: KernelRequest, x: Input) -> Tensor:
+        return y * 1.001 if not request.integer else y
+
+
+class MindsTheBatch(Changed):
+    def change(self, y: Tensor, request: KernelRequest, x: Input) -> Tensor:
+        return y - y.mean(dim=0, keepdim=True) * 1e-6 if y.dim() == 2 and len(y) > 1 else y
+
+
+class WritesIntoItsInput(Changed):
+    def change(self, y: Tensor, request: KernelRequest, x: Input) -> Tensor:
+        if isinstance(x, Tensor):
+            x.mul_(0.5)
+        return y
+
+
+class WritesIntoItsWeight(Good):
+    def prepare(self, request: KernelRequest, weight: QTensor, bias: Tensor | None) -> Kernel:
+        kernel = super().prepare(request, weight, bias)
+        weight.scale.mul_(2)
+        return kernel
+
+
+class TakesNoBytes(Good):
+    def prepare(self, request: KernelRequest, weight: QTensor, bias: Tensor | None) -> Kernel:
+        return replace(super().prepare(request, weight, bias), nbytes=0)
+
+
+class RaisesInProbe(Good):
+    def probe(self) -> Probe:
+        raise OSError("no driver")
+
+
+class GivesNoReason(Good):
+    def probe(self) -> Probe:
+        return Probe(False, "cuda")
+
+
+class NamedOtherwise(Good):
+    name: ClassVar[str] = "another"
+
+
+class Absent(Good):
+    def probe(self) -> Probe:
+        return Probe(False, "cuda", "no such device here")
+
+
+class RejectsAll(Good):
+    def reject(self, request: KernelRequest) -> str | None:
+        return "not today"
+
+
+class RejectsSilently(Good):
+    def reject(self, request: KernelRequest) -> str | None:
+        return ""
+
+
+def offer(target: type[ReferenceBackend]) -> Offer:
+    registry = Registry()
+    spec = BackendSpec(name="tried", target=f"{__name__}:{target.__name__}", summary="for a test")
+    (filled,) = registry.commit([spec], plugin="tests", distribution=None, version=None)
+    return Offer(filled, registry, {})
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_the_reference_passes_every_check(name: str) -> None:
+    result = run_case(Case(CHECKS[name], offer(Good)))
+    assert result.status == "passed", result.message
+
+
+FAULTY: list[tuple[type[ReferenceBackend], str, str]] = [
+    (OffByOneUlp, "integer_linear_is_exact", "off by"),
+    (OverflowsInSixteenBits, "extremes_are_exact", "inputs all"),
+    (ForgetsPadding, "integer_conv_is_exact", "conv2d"),
+    (SortsItsRows, "mixed_widths_are_exact", "off by"),
+    (ExceedsItsBound, "float_layers_are_within_their_bound", "its bound allows 0"),
+    (MindsTheBatch, "rows_do_not_depend_on_their_batch", "differs alone"),
+    (WritesIntoItsInput, "kernel_leaves_its_inputs_alone", ""),
+    (WritesIntoItsWeight, "kernel_leaves_its_inputs_alone", "scale was changed"),
+    (TakesNoBytes, "kernel_says_what_it_is", "takes 0 bytes"),
+    (RaisesInProbe, "probe_answers", "no driver"),
+    (GivesNoReason, "probe_answers", "no reason"),
+    (NamedOtherwise, "name_is_its_specs", "'another'"),
+    (RejectsSilently, "integer_linear_is_exact", "without a reason"),
+]
+
+
+@pytest.mark.parametrize(("target", "name", "message"), FAULTY)
+def test_a_faulty_backend_is_caught(target: type[ReferenceBackend], name: str, message: str) -> None:
+    result = run_case(Case(CHECKS[name], offer(target)))
+    assert result.status == "failed"
+    assert message in result.message
+
+
+def test_every_check_has_a_faulty_backend() -> None:
+    assert set(CHECKS) == {name for _, name, _ in FAULTY}
+
+
+@pytest.mark.parametrize("name", sorted(set(CHECKS) - {"probe_answers", "name_is_its_specs"}))
+def test_absent_hardware_is_skipped_with_its_reason(name: str) -> None:
+    result = run_case(Case(CHECKS[name], offer(Absent)))
+    assert (result.status, result.message) == ("skipped", "no such device here")
+
+
+def test_a_backend_that_rejects_every_layer_is_skipped_with_the_reason() -> None:
+    result = run_case(Case(CHECKS["integer_conv_is_exact"], offer(RejectsAll)))
+    assert result.status == "skipped" and "not today" in result.message
+
+
+def test_problems_cover_every_width_and_reach_both_ends_of_the_codes() -> None:
+    problems = list(extremes())
+    widths = {(problem.weight.encoding, problem.weight.bits) for problem in problems}
+    assert {("int", bits) for bits in range(2, 9)} | {("uint", bits) for bits in range(1, 9)} <= widths
+    for problem in problems:
+        codes = problem.coded_input().codes
+        assert codes.abs().min() == 127 and len(problem.weight.codes.unique()) == 1
+    assert max(problem.weight.codes.shape[1] for problem in problems) > 2**12
+
+
+def test_problems_are_the_same_each_time() -> None:
+    for source in (linears, mixed_widths, convolutions, float_layers):
+        for first, second in zip(source(), source(), strict=True):
+            assert first.name == second.name
+            assert torch.equal(first.weight.codes, second.weight.codes)

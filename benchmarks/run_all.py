@@ -1,0 +1,21 @@
+"""Run every benchmark that needs no data: `make bench`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPTS = ("startup.py", "qat_step.py", "packed_layers.py")
+
+
+def main() -> None:
+    here = Path(__file__).parent
+    for script in SCRIPTS:
+        subprocess.run([sys.executable, str(here / script)], check=True)
+    for result in sorted((here / "results").glob("*.md")):
+        sys.stdout.write(result.read_text() + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 
-import qcore
 import torch
 from common import interleaved, ratio, write
+from torch import nn
+
+import qcore
 from qcore.backends import find_backends
 from qcore.nn.init import linear
-from torch import nn
 
 ROUNDS = 30
 SHAPES = ((1536, 640), (640, 320))

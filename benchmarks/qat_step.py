@@ -5,11 +5,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 
-import qcore
 import torch
 from common import interleaved, ratio, write
-from qcore.nn import build_model, set_generator
 from torch.nn import functional
+
+import qcore
+from qcore.nn import build_model, set_generator
 
 ROUNDS = 60
 BATCH, FEATURES, CLASSES, HIDDEN = 64, 1536, 50, (640, 320)

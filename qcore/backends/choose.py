@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
-from qcore.backends.base import Backend, Kernel, KernelRequest, Refusal
-from qcore.errors import BackendError
+from qcore.backends.base import Backend, Kernel, KernelRequest, Probe, Refusal
+from qcore.errors import BackendError, PluginError
 from qcore.plugins import default
 from qcore.registry import Registry
 from qcore.tensor import QTensor
@@ -50,8 +51,37 @@ def find_backends(name: str = "auto", registry: Registry | None = None) -> tuple
     if name != "auto":
         spec = registry.get("backend", name)
         return [Candidate(spec.id, registry.make("backend", spec.id))], True
-    found = [Candidate(spec.id, registry.make("backend", spec.id)) for spec in registry.list("backend")]
+    found = [_candidate(spec.id, registry) for spec in registry.list("backend")]
     return sorted(found, key=lambda candidate: (-candidate.backend.priority, candidate.id)), False
+
+
+class _Broken(Backend):
+    """Stands for an installed backend that cannot be loaded: it is reported, and the others go on."""
+
+    name: ClassVar[str] = "broken"
+    priority: ClassVar[int] = 1 << 30  # its own is unknown; first, so that its absence is told
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def probe(self) -> Probe:
+        """Return why it cannot be loaded."""
+        return Probe(False, "none", self.reason)
+
+    def reject(self, request: KernelRequest) -> str:
+        """Return why it cannot be loaded."""
+        return self.reason
+
+    def prepare(self, request: KernelRequest, weight: QTensor, bias: Tensor | None) -> Kernel:
+        """Refuse."""
+        raise BackendError(self.reason)
+
+
+def _candidate(spec_id: str, registry: Registry) -> Candidate:
+    try:
+        return Candidate(spec_id, registry.make("backend", spec_id))
+    except PluginError as error:
+        return Candidate(spec_id, _Broken(str(error)))
 
 
 def choose(

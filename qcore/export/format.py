@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from qcore.errors import ModelFileError
+from qcore.export.schema import header_problems
 
 __all__ = ["FORMAT", "KEY", "ModelFile", "TensorInfo", "checksum", "inspect"]
 
@@ -105,19 +106,22 @@ def inspect(path: str | Path) -> ModelFile:
         raise ModelFileError(f"{path} is a folder, not a model file", "name the model.safetensors in it")
     if not path.is_file():
         raise ModelFileError(f"there is no model file {path}")
-    tensors, metadata = _read_header(path)
+    try:
+        tensors, metadata = _read_header(path)
+    except OSError as error:
+        raise ModelFileError(f"cannot read {path}: {error.strerror or error}") from error
     try:
         header = json.loads(metadata[KEY])
         written = header["format"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise ModelFileError(
             f"{path} is a safetensors file, but not one that qcore wrote", "qcore.save writes files that it can read"
         ) from None
     if written != FORMAT:
         raise ModelFileError(f"{path} has the format {written!r}; this qcore reads {FORMAT}", "upgrade qcore-ml")
-    absent = {"model", "layers", "plugins", "checksums", "extra"} - header.keys()
-    if absent:
-        raise ModelFileError(f"{path}: its header lacks {', '.join(sorted(absent))}")
+    problems = header_problems(header)
+    if problems:
+        raise ModelFileError(f"{path}: its header is malformed:\n  " + "\n  ".join(problems))
     return ModelFile(path, path.stat().st_size, header, tensors)
 
 
@@ -129,16 +133,13 @@ def _read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
             raise ModelFileError(f"{path} is truncated, or no safetensors file: {size} bytes, header of {length}")
         try:
             header = json.loads(file.read(length))
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ModelFileError(f"{path} is no safetensors file: its header is not JSON") from None
-    metadata = header.pop("__metadata__", {})
     try:
-        tensors = {
-            name: TensorInfo(entry["dtype"], tuple(entry["shape"]), entry["data_offsets"][1] - entry["data_offsets"][0])
-            for name, entry in header.items()
-        }
+        metadata = header.pop("__metadata__", {})
+        tensors = {name: _tensor_info(entry) for name, entry in header.items()}
         end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    except (KeyError, TypeError, IndexError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise ModelFileError(f"{path} is no safetensors file: an entry of its header is malformed") from None
     if 8 + length + end != size:
         cut = [name for name, entry in header.items() if 8 + length + entry["data_offsets"][1] > size]
@@ -147,3 +148,10 @@ def _read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
             + (f"; cut off: {', '.join(cut)}" if cut else "")
         )
     return tensors, metadata
+
+
+def _tensor_info(entry: Any) -> TensorInfo:
+    start, end = entry["data_offsets"]
+    if not all(isinstance(number, int) for number in (start, end, *entry["shape"])):
+        raise TypeError("sizes are whole numbers")
+    return TensorInfo(str(entry["dtype"]), tuple(entry["shape"]), end - start)

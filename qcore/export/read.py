@@ -12,11 +12,12 @@ from safetensors.torch import load as from_safetensors
 from torch import Tensor, nn
 
 from qcore.errors import ModelFileError, QcoreError
+from qcore.export.build import build_network
 from qcore.export.format import ModelFile, checksum, inspect
 from qcore.export.write import raw_bytes
-from qcore.nn.convert import replace_module
-from qcore.nn.models import build_model
-from qcore.nn.packed import PackedConv2d, PackedLayer, PackedLinear
+from qcore.nn.convert import replace_modules
+from qcore.nn.layers import QuantConv2d, QuantLayer, QuantLinear, make_layer
+from qcore.nn.packed import PackedConv2d, PackedLayer, PackedLinear, walk_of
 from qcore.nn.packing import prepare_layers
 from qcore.plugins import default
 from qcore.quantizers.base import Quantizer
@@ -26,6 +27,9 @@ from qcore.tensor import QTensor
 from qcore.tensor.arithmetic import Conv2dShape
 
 __all__ = ["load"]
+
+_LINEAR = (nn.Linear, QuantLinear, PackedLinear)
+_CONV2D = (nn.Conv2d, QuantConv2d, PackedConv2d)
 
 
 def load(
@@ -48,14 +52,11 @@ def load(
     registry = registry or default().registry
     _check_plugins(file, registry)
     tensors = _read_tensors(file)
-    network = copy.deepcopy(model) if model is not None else _build(file, registry)
-    problems: list[str] = []
-    for layer_path, description in file.layers.items():
-        try:
-            network = replace_module(network, layer_path, _packed_layer(layer_path, description, tensors, registry))
-        except (QcoreError, AttributeError, KeyError, TypeError) as error:
-            problems.append(f"{layer_path}: {error}")
-    problems += _compare(network, tensors) if not problems else []
+    network = copy.deepcopy(model) if model is not None else build_network(file, registry)
+    layers, problems = _make_layers(file, network, tensors, registry)
+    if not problems:
+        network = _adopt_dtypes(replace_modules(network, layers), tensors)
+        problems = _compare(network, tensors)
     if problems:
         raise ModelFileError(f"{file.path} does not fit its network:\n  " + "\n  ".join(problems))
     network.load_state_dict(tensors, strict=True)
@@ -74,7 +75,7 @@ def _check_plugins(file: ModelFile, registry: Registry) -> None:
 def _read_tensors(file: ModelFile) -> dict[str, Tensor]:
     try:
         tensors = from_safetensors(file.path.read_bytes())
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
         raise ModelFileError(f"{file.path} cannot be read: {error}") from error
     names = file.checksums.keys()
     problems = [f"{name}: in the file, but without a checksum" for name in tensors.keys() - names]
@@ -89,42 +90,94 @@ def _read_tensors(file: ModelFile) -> dict[str, Tensor]:
     return tensors
 
 
-def _build(file: ModelFile, registry: Registry) -> nn.Module:
-    if file.architecture is None:
-        raise ModelFileError(
-            f"{file.path} holds a network that is not a registered one",
-            "load it into its float twin: qcore.load(path, model=twin)",
-        )
-    return build_model(file.architecture["id"], file.architecture["config"], registry=registry)
+def _make_layers(
+    file: ModelFile, network: nn.Module, tensors: Mapping[str, Tensor], registry: Registry
+) -> tuple[dict[str, nn.Module], list[str]]:
+    """Return the quantized layers of ``file`` by path, and what is wrong with them."""
+    made: dict[int, nn.Module] = {}  # a layer that stands in several places stays one layer
+    layers: dict[str, nn.Module] = {}
+    problems = [
+        f"{path or '(the model itself)'}: quantized in the network, but not in the file"
+        for path, layer in network.named_modules(remove_duplicate=False)
+        if isinstance(layer, QuantLayer | PackedLayer) and path not in file.layers
+    ]
+    for path, description in file.layers.items():
+        try:
+            twin = network.get_submodule(path)
+            layers[path] = made.setdefault(id(twin), _make_layer(path, twin, description, tensors, registry))
+        except AttributeError:
+            problems.append(f"{path}: the network has no such layer")
+        except KeyError as error:
+            problems.append(f"{error.args[0]}: missing from the file")
+        except (QcoreError, RuntimeError) as error:
+            problems.append(f"{path or '(the model itself)'}: {error}")
+    return layers, problems
 
 
-def _packed_layer(
-    path: str, description: Mapping[str, Any], tensors: Mapping[str, Tensor], registry: Registry
-) -> PackedLayer:
+def _make_layer(
+    path: str, twin: nn.Module, description: Mapping[str, Any], tensors: Mapping[str, Tensor], registry: Registry
+) -> nn.Module:
     prefix = f"{path}." if path else ""
-    parts = {
-        name.removeprefix(f"{prefix}weight_"): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(f"{prefix}weight_")
-    }
-    weight = QTensor.from_parts(parts, description["packed"])
+    _check_twin(twin, description)
+    quantizer = _input_quantizer(prefix, description["input"], tensors, registry)
+    if description["packed"] is None:
+        return _with_input(twin, quantizer)
+    weight = QTensor.from_parts(_below(f"{prefix}weight_", tensors), description["packed"])
     bias = tensors[f"{prefix}bias"] if description["bias"] else None
-    quantizer: Quantizer | None = None
-    if description["input"] is not None:
-        quantizer = make_quantizer(description["input"], registry)
-        quantizer.tensor_name = f"{prefix}input"
-        state = {
-            name.removeprefix(f"{prefix}input_quantizer."): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(f"{prefix}input_quantizer.")
-        }
-        quantizer.load_state_dict(state)
     if description["kind"] == "linear":
-        return PackedLinear(weight, bias, quantizer, description["weight"])
+        return PackedLinear(weight, bias, quantizer, description["weight"] or {})
     walk = description["conv"]
-    shape = Conv2dShape(tuple(walk["stride"]), tuple(walk["padding"]), tuple(walk["dilation"]), int(walk["groups"]))
+    shape = Conv2dShape(tuple(walk["stride"]), tuple(walk["padding"]), tuple(walk["dilation"]), walk["groups"])
     padding = (walk["padding_mode"], tuple(walk["reversed_padding"]))
-    return PackedConv2d(weight, bias, quantizer, description["weight"], shape, *padding)
+    return PackedConv2d(weight, bias, quantizer, description["weight"] or {}, shape, *padding)
+
+
+def _check_twin(twin: nn.Module, description: Mapping[str, Any]) -> None:
+    """Raise ModelFileError unless ``twin`` is the layer that ``description`` means: same kind, shape, bias and walk."""
+    kinds = _LINEAR if description["kind"] == "linear" else _CONV2D
+    if not isinstance(twin, kinds):
+        raise ModelFileError(f"a {description['kind']} layer in the file, {type(twin).__name__} in the network")
+    stored = description["packed"]
+    if stored is not None and list(twin.weight.shape) != stored["shape"]:
+        raise ModelFileError(f"weight {stored['shape']} in the file, {list(twin.weight.shape)} in the network")
+    if (twin.bias is not None) != description["bias"]:
+        raise ModelFileError(f"bias: {description['bias']} in the file, {twin.bias is not None} in the network")
+    if isinstance(twin, _CONV2D) and stored is not None and walk_of(twin) != description["conv"]:
+        raise ModelFileError(f"it walks as {description['conv']} in the file, as {walk_of(twin)} in the network")
+
+
+def _input_quantizer(
+    prefix: str, description: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], registry: Registry
+) -> Quantizer | None:
+    if description is None:
+        return None
+    quantizer = make_quantizer(description, registry)
+    quantizer.tensor_name = f"{prefix}input"
+    quantizer.load_state_dict(_below(f"{prefix}input_quantizer.", tensors))
+    return quantizer
+
+
+def _with_input(twin: nn.Module, quantizer: Quantizer | None) -> nn.Module:
+    """Return ``twin`` with its weight as it is and ``quantizer`` at its input."""
+    if isinstance(twin, nn.Linear | nn.Conv2d):
+        return make_layer(twin, None, quantizer)
+    if not isinstance(twin, QuantLayer):
+        raise ModelFileError("its weight is float in the file, packed in the network")
+    twin.weight_quantizer, twin.input_quantizer = None, quantizer
+    return twin
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _adopt_dtypes(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Give the float tensors of ``network`` the dtypes of the file, so that a bfloat16 model comes back as one."""
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        stored = tensors.get(name)
+        if stored is not None and stored.is_floating_point() and tensor.is_floating_point():
+            tensor.data = tensor.data.to(stored.dtype)
+    return network
 
 
 def _compare(network: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:

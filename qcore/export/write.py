@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,10 +16,11 @@ import qcore
 from qcore.errors import ModelFileError
 from qcore.export.atomic import atomic_write
 from qcore.export.format import FORMAT, KEY, checksum
-from qcore.nn.layers import QuantLayer
+from qcore.nn.convert import replace_modules
+from qcore.nn.layers import QuantConv2d, QuantLayer
 from qcore.nn.models import architecture_of
 from qcore.nn.packed import PackedLayer
-from qcore.nn.packing import pack
+from qcore.nn.packing import packed_layers
 from qcore.plugins import default
 from qcore.registry import Registry
 
@@ -43,8 +45,10 @@ def save(
         The path.
 
     Raises:
-        ModelFileError: the metadata is no JSON data, or the file cannot be written.
+        QcoreError: the file cannot be written; what stood there still stands.
+        ModelFileError: the metadata is no JSON data, or the model holds what no file can.
         QuantizationError: a weight holds NaN or infinity.
+        CalibrationError: an input's static range was never set.
     """
     return atomic_write(Path(path), to_bytes(model, metadata=metadata, registry=registry))
 
@@ -53,13 +57,14 @@ def to_bytes(model: nn.Module, *, metadata: Mapping[str, Any] | None = None, reg
     """Return the file that :func:`save` would write."""
     registry = registry or default().registry
     if any(isinstance(layer, QuantLayer) and layer.weight_quantizer is not None for layer in model.modules()):
-        model = pack(model, "reference", registry=registry)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        model = copy.deepcopy(model).eval()
+        model = replace_modules(model, packed_layers(model))
+    tensors = {name: _stored(name, value) for name, value in model.state_dict().items()}
     header = {
         "format": FORMAT,
         "qcore": qcore.__version__,
         "model": _architecture(model),
-        "layers": {path: layer.describe() for path, layer in _layers(model)},
+        "layers": {path: _description(path, layer) for path, layer in _layers(model)},
         "plugins": _plugins(model, registry),
         "checksums": {name: checksum(raw_bytes(tensor)) for name, tensor in tensors.items()},
         "extra": dict(metadata or {}),
@@ -72,8 +77,34 @@ def to_bytes(model: nn.Module, *, metadata: Mapping[str, Any] | None = None, reg
     return data
 
 
-def _layers(model: nn.Module) -> list[tuple[str, PackedLayer]]:
-    return [(path, layer) for path, layer in model.named_modules() if isinstance(layer, PackedLayer)]
+def _stored(name: str, value: object) -> Tensor:
+    if not isinstance(value, Tensor) or value.is_meta or value.layout != torch.strided:
+        raise ModelFileError(f"{name} cannot be stored: a model file holds dense tensors, not {type(value).__name__}")
+    return value.detach().cpu().contiguous()
+
+
+def _layers(model: nn.Module) -> list[tuple[str, PackedLayer | QuantLayer]]:
+    layers = model.named_modules(remove_duplicate=False)
+    return [(path, layer) for path, layer in layers if isinstance(layer, PackedLayer | QuantLayer)]
+
+
+def _description(path: str, layer: PackedLayer | QuantLayer) -> dict[str, Any]:
+    """Return what the header says of ``layer``; of one with only its input quantized: that, and how."""
+    quantizer = layer.input_quantizer
+    if quantizer is not None and not quantizer.spec_id:
+        raise ModelFileError(
+            f"{quantizer.tensor_name}: {type(quantizer).__name__} is not registered, so no file can name it",
+            "offer it in a plugin, or in a module given to --plugin",
+        )
+    if isinstance(layer, PackedLayer):
+        return layer.describe()
+    return {
+        "kind": "conv2d" if isinstance(layer, QuantConv2d) else "linear",
+        "weight": None,
+        "packed": None,
+        "bias": layer.bias is not None,
+        "input": None if quantizer is None else quantizer.describe(),
+    }
 
 
 def _architecture(model: nn.Module) -> dict[str, Any] | None:
@@ -84,7 +115,8 @@ def _architecture(model: nn.Module) -> dict[str, Any] | None:
 def _plugins(model: nn.Module, registry: Registry) -> dict[str, dict[str, str | None]]:
     """Return the plugins that anything in the model came from, with distribution and version."""
     ids = {str(getattr(module, "spec_id", "")) for module in model.modules()}
-    ids |= {str(layer.weight_spec.get("quantizer", "")) for _, layer in _layers(model)}
+    packed = [layer for layer in model.modules() if isinstance(layer, PackedLayer)]
+    ids |= {str(layer.weight_spec.get("quantizer", "")) for layer in packed}
     architecture = architecture_of(model)
     if architecture is not None:
         ids.add(architecture.model)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from qcore.errors import ConfigError
+
 __all__ = ["Dropout", "set_generator"]
 
 
@@ -18,6 +20,8 @@ class Dropout(nn.Module):
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
+        if not 0 <= p <= 1:
+            raise ConfigError(f"the share dropped is between 0 and 1, not {p}")
         self.p = p
         self.generator: torch.Generator | None = None
 
@@ -29,7 +33,7 @@ class Dropout(nn.Module):
             seed = 0 if self.generator is None else self.generator.initial_seed()
             self.generator = torch.Generator(x.device).manual_seed(seed)
         kept = torch.rand(x.shape, generator=self.generator, device=x.device) >= self.p
-        return x * kept.to(x.dtype) / (1 - self.p)
+        return x * kept.to(x.dtype) / (1 - self.p if self.p < 1 else 1)
 
     def extra_repr(self) -> str:
         """Return the share dropped."""

@@ -11,6 +11,7 @@ from qcore.errors import ConfigError
 from qcore.quantizers.base import Quantizer
 from qcore.tensor import Encoded
 from qcore.tensor.arithmetic import Conv2dShape
+from qcore.tensor.integer import as_tokens
 from qcore.tensor.layers import conv2d, linear, reshaped
 
 __all__ = ["QuantConv2d", "QuantLayer", "QuantLinear", "conv_shape", "encode_input", "pad_input"]
@@ -38,7 +39,14 @@ class QuantLayer(nn.Module):
         super().__init__()
         if weight is None and input is None:
             raise ConfigError("a quantized layer needs a quantizer for its weight, its input, or both")
-        self.weight = cast(nn.Parameter, layer.weight)
+        if not isinstance(layer.weight, nn.Parameter):
+            raise ConfigError(
+                f"the weight of this {type(layer).__name__} is computed, not a parameter",
+                "remove what computes it first, such as weight_norm",
+            )
+        if input is not None:
+            check_input_quantizer(input)
+        self.weight = layer.weight
         self.bias = cast(nn.Parameter | None, layer.bias)
         self.weight_quantizer = weight
         self.input_quantizer = input
@@ -65,9 +73,9 @@ class QuantLinear(QuantLayer):
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., out_features)."""
         if self.training or self.weight_quantizer is None:
-            x = x if self.input_quantizer is None else self.input_quantizer(x)
+            x = x if self.input_quantizer is None else self.input_quantizer(as_tokens(x)).reshape(x.shape)
             return F.linear(x, self.fake_weight(), self.bias)
-        return linear(encode_input(self.input_quantizer, x), self.coded_weight(), self.bias)
+        return linear(encode_input(self.input_quantizer, x, as_tokens(x)), self.coded_weight(), self.bias)
 
     def extra_repr(self) -> str:
         """Return the layer's shape."""
@@ -75,7 +83,7 @@ class QuantLinear(QuantLayer):
 
 
 class QuantConv2d(QuantLayer):
-    """A convolution with quantized weight, input, or both; ``x`` is (n, channels, height, width).
+    """A convolution with quantized weight, input, or both; ``x`` is (n, channels, height, width), or one image alone.
 
     A per-token input quantizer takes a sample as a token.
     """
@@ -88,30 +96,51 @@ class QuantConv2d(QuantLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (n, out_channels, out_height, out_width)."""
+        if x.dim() == 3:
+            return self.forward(x.unsqueeze(0)).squeeze(0)
         x, shape = pad_input(x, self.shape, self.padding_mode, self.reversed_padding)
         if self.training or self.weight_quantizer is None:
             quantizer = self.input_quantizer
             x = x if quantizer is None else quantizer(x.flatten(1)).reshape(x.shape)
             return F.conv2d(x, self.fake_weight(), self.bias, *shape)
-        return conv2d(encode_input(self.input_quantizer, x), self.coded_weight(), self.bias, shape)
+        return conv2d(encode_input(self.input_quantizer, x, x.flatten(1)), self.coded_weight(), self.bias, shape)
 
     def extra_repr(self) -> str:
         """Return the weight's shape and how it walks."""
         return f"{tuple(self.weight.shape)}, {self.shape}"
 
 
-def encode_input(quantizer: Quantizer | None, x: Tensor) -> Tensor | Encoded:
-    """Return ``x`` coded by ``quantizer``, an image's sample being a token; ``x`` itself without one.
+def check_input_quantizer(quantizer: Quantizer) -> None:
+    """Refuse what can never serve as an input quantizer, before any training.
+
+    Raises:
+        ConfigError: it has scales for groups of columns, or static ones for rows, whose number differs from batch to
+            batch.
+    """
+    granularity = getattr(quantizer.config, "granularity", None)
+    static = not getattr(quantizer.config, "dynamic", True)
+    if granularity == "group" or granularity == "row" and static:
+        raise ConfigError(
+            f"{quantizer.tensor_name} cannot have {'static ' if static else ''}scales per {granularity}",
+            "use granularity='token' for inputs, or 'tensor' for a static range",
+        )
+
+
+def encode_input(quantizer: Quantizer | None, x: Tensor, tokens: Tensor) -> Tensor | Encoded:
+    """Return ``x`` coded by ``quantizer``; ``x`` itself without one.
+
+    Args:
+        quantizer: what codes it.
+        x: a layer's input.
+        tokens: the same as (tokens, features); a sample is one token of an image layer.
 
     Raises:
         ConfigError: the codes do not have one scale a token or one for all.
     """
     if quantizer is None:
         return x
-    tokens = x.flatten(1) if x.dim() == 4 else x
     coded = quantizer.encode(tokens)
-    rows = coded.scale.shape[0]
-    if coded.scale.shape[1] != 1 or rows not in (1, tokens.numel() // max(tokens.shape[-1], 1)):
+    if coded.scale.shape[1] != 1 or coded.scale.shape[0] not in (1, tokens.shape[0]):
         raise ConfigError(
             f"{quantizer.tensor_name} has scales {tuple(coded.scale.shape)}: a layer's input takes one a token, or one",
             "use granularity 'token' or 'tensor' for inputs",

@@ -56,7 +56,8 @@ class MixtureOfExperts(nn.Module):
             if out is None:
                 out = part.new_zeros(features.shape[0], *part.shape[1:])
             out = out.index_add(0, rows, part * weight)
-        return self.experts[0](features) if out is None else out
+        # No row called any expert: an empty batch, or weights of nothing but zeros.
+        return torch.zeros_like(self.experts[0](features)) if out is None else out
 
     def visits(self) -> list[int]:
         """Return how many rows of the latest call each expert saw; empty before the first call."""

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from qcore.backends.base import KernelRequest
 from qcore.backends.choose import BackendChoice, Candidate, choose
-from qcore.nn.layers import QuantConv2d, QuantLayer, encode_input, pad_input
+from qcore.errors import CalibrationError
+from qcore.nn.layers import QuantConv2d, QuantLayer, conv_shape, encode_input, pad_input
 from qcore.quantizers.base import Quantizer
 from qcore.tensor import QTensor
 from qcore.tensor.arithmetic import Conv2dShape
+from qcore.tensor.integer import as_tokens
 
-__all__ = ["PackedConv2d", "PackedLayer", "PackedLinear"]
+__all__ = ["PackedConv2d", "PackedLayer", "PackedLinear", "pack_layer", "walk_of"]
 
 _PREFIX = "weight_"
 
@@ -50,6 +52,7 @@ class PackedLayer(nn.Module):
         self._candidates: list[Candidate] = []
         self._forced = False
         self.choice: BackendChoice | None = None
+        self.register_load_state_dict_post_hook(_prepare_again)  # type: ignore[no-untyped-call]
         self.eval()
 
     @property
@@ -91,8 +94,8 @@ class PackedLayer(nn.Module):
         Raises:
             BackendError: none of them can, or the forced one cannot.
         """
-        self._candidates, self._forced = candidates, forced
         self.choice = choose(self.request(), self.weight, self.bias, candidates, forced=forced)
+        self._candidates, self._forced = candidates, forced
         return self
 
     def describe(self) -> dict[str, Any]:
@@ -117,8 +120,12 @@ class PackedLayer(nn.Module):
         choice = cast(BackendChoice, self.choice)
         quantizer = self.input_quantizer
         if quantizer is not None and quantizer.scheme() is None:
-            return choice.kernel.call(encode_input(quantizer, x))
+            return choice.kernel.call(encode_input(quantizer, x, self.tokens(x)))
         return choice.kernel.call(x)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """View a layer's input as (tokens, features)."""
+        return as_tokens(x) if self.conv is None else x.flatten(1)
 
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode: packed weights do not train."""
@@ -132,15 +139,20 @@ class PackedLayer(nn.Module):
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        copied = self._like(self.weight.to(self.weight.scale.device), memo)
+        copied = type(self).__new__(type(self))
         memo[id(self)] = copied
+        shared = {"choice": None, "_candidates": self._candidates}  # backends are shared, kernels are made anew
+        own = {name: copy.deepcopy(value, memo) for name, value in self.__dict__.items() if name not in shared}
+        copied.__dict__.update(own | shared)
         if self._candidates:
             copied.prepare(self._candidates, forced=self._forced)
         return copied
 
-    def _like(self, weight: QTensor, memo: dict[int, Any]) -> Self:
-        cloned = QTensor.from_parts({k: t.clone() for k, t in weight.tensors().items()}, weight.metadata())
-        return type(self)(cloned, self.bias, copy.deepcopy(self.input_quantizer, memo), self.weight_spec)
+
+def _prepare_again(layer: PackedLayer, _: object) -> None:
+    """Make the kernel anew after ``load_state_dict``: it holds its own layout of the weight."""
+    if layer._candidates:
+        layer.prepare(layer._candidates, forced=layer._forced)
 
 
 class PackedLinear(PackedLayer):
@@ -152,7 +164,7 @@ class PackedLinear(PackedLayer):
 
 
 class PackedConv2d(PackedLayer):
-    """A convolution with packed weight: ``x`` is (n, channels, height, width)."""
+    """A convolution with packed weight: ``x`` is (n, channels, height, width), or one image alone."""
 
     def __init__(
         self,
@@ -176,27 +188,47 @@ class PackedConv2d(PackedLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (n, out_channels, out_height, out_width)."""
+        if x.dim() == 3:
+            return self.forward(x.unsqueeze(0)).squeeze(0)
         return self.run(pad_input(x, self.shape, self.padding_mode, self.reversed_padding)[0])
 
     def describe(self) -> dict[str, Any]:
         """Return what a file says of the layer, as plain JSON data."""
-        padding = {"padding_mode": self.padding_mode, "reversed_padding": self.reversed_padding}
-        return super().describe() | {"conv": self.shape._asdict() | padding}
+        return super().describe() | {"conv": walk_of(self)}
 
-    def _like(self, weight: QTensor, memo: dict[int, Any]) -> Self:
-        cloned = QTensor.from_parts({k: t.clone() for k, t in weight.tensors().items()}, weight.metadata())
-        quantizer = copy.deepcopy(self.input_quantizer, memo)
-        padding = (self.shape, self.padding_mode, tuple(self.reversed_padding))
-        return type(self)(cloned, self.bias, quantizer, self.weight_spec, *padding)
+
+def walk_of(layer: nn.Conv2d | QuantConv2d | PackedConv2d) -> dict[str, Any]:
+    """Return how a convolution walks and pads, as plain JSON data."""
+    if isinstance(layer, nn.Conv2d):
+        shape, padding = conv_shape(layer), list(layer._reversed_padding_repeated_twice)
+    else:
+        shape, padding = layer.shape, layer.reversed_padding
+    return {
+        "stride": list(shape.stride),
+        "padding": list(shape.padding),
+        "dilation": list(shape.dilation),
+        "groups": shape.groups,
+        "padding_mode": layer.padding_mode,
+        "reversed_padding": padding,
+    }
 
 
 def pack_layer(layer: QuantLayer) -> PackedLayer:
-    """Return ``layer`` with its weight packed; its kernel is not chosen yet."""
+    """Return ``layer`` with its weight packed; its kernel is not chosen yet.
+
+    Raises:
+        CalibrationError: the input's static range was never set.
+        QuantizationError: the weight holds NaN or infinity.
+    """
     quantizer = cast(Quantizer, layer.weight_quantizer)
+    inputs = layer.input_quantizer
+    if inputs is not None and inputs.needs_calibration:
+        raise CalibrationError(
+            f"{inputs.tensor_name} has a static range that was never set", "call qcore.calibrate(model, batches) first"
+        )
     with torch.no_grad():
         weight = quantizer.quantize(layer.weight)
     common = (weight, layer.bias, layer.input_quantizer, quantizer.describe())
     if isinstance(layer, QuantConv2d):
         return PackedConv2d(*common, layer.shape, layer.padding_mode, tuple(layer.reversed_padding))
     return PackedLinear(*common)
-

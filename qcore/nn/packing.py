@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import nn
 
-from qcore.backends.choose import find_backends, report_fallback
-from qcore.nn.convert import replace_module
+from qcore.backends.choose import Candidate, find_backends, report_fallback
+from qcore.nn.convert import replace_modules
 from qcore.nn.layers import QuantLayer
 from qcore.nn.packed import PackedLayer, pack_layer
 from qcore.registry import Registry
 
-__all__ = ["Explanation", "explain", "pack", "prepare_layers"]
+__all__ = ["Explanation", "explain", "pack", "packed_layers", "prepare_layers"]
 
 
 def pack(
@@ -27,7 +27,7 @@ def pack(
 
     Args:
         model: a model that ``qcore.quantize`` made; left alone unless ``inplace``. Layers whose weight has no quantizer
-            stay as they are.
+            stay as they are; layers that are packed already get their kernels chosen anew.
         backend: a backend's name, or ``"auto"`` for the best that can; ``QCORE_BACKEND`` overrides ``"auto"``.
         inplace: change ``model`` itself, to save memory.
         registry: where backends are looked up; None for the default framework's.
@@ -35,22 +35,38 @@ def pack(
     Raises:
         BackendError: the named backend cannot run a layer.
         QuantizationError: a weight holds NaN or infinity.
+        CalibrationError: an input's static range was never set.
     """
     candidates, forced = find_backends(backend, registry)
     model = (model if inplace else copy.deepcopy(model)).eval()
-    for path, layer in list(model.named_modules()):
+    layers = packed_layers(model)
+    standing = [layer for layer in model.modules() if isinstance(layer, PackedLayer)]
+    _prepare([*dict.fromkeys(layers.values()), *standing], candidates, forced=forced)
+    return replace_modules(model, layers)
+
+
+def packed_layers(model: nn.Module) -> dict[str, PackedLayer]:
+    """Return the packed form of each quantized layer of ``model`` by path, its kernel not chosen; leave the model."""
+    packed: dict[int, PackedLayer] = {}  # a layer that stands in several places stays one layer
+    layers: dict[str, PackedLayer] = {}
+    for path, layer in model.named_modules(remove_duplicate=False):
         if isinstance(layer, QuantLayer) and layer.weight_quantizer is not None:
-            model = replace_module(model, path, pack_layer(layer).prepare(candidates, forced=forced))
-    return model
+            if id(layer) not in packed:
+                packed[id(layer)] = pack_layer(layer)
+            layers[path] = packed[id(layer)]
+    return layers
 
 
 def prepare_layers(model: nn.Module, backend: str = "auto", registry: Registry | None = None) -> nn.Module:
     """Choose the kernels of all packed layers of ``model`` anew, in place; return it."""
     candidates, forced = find_backends(backend, registry)
-    layers = [layer for layer in model.modules() if isinstance(layer, PackedLayer)]
+    _prepare([layer for layer in model.modules() if isinstance(layer, PackedLayer)], candidates, forced=forced)
+    return model
+
+
+def _prepare(layers: list[PackedLayer], candidates: list[Candidate], *, forced: bool) -> None:
     choices = [layer.prepare(candidates, forced=forced).choice for layer in layers]
     report_fallback([choice for choice in choices if choice is not None])
-    return model
 
 
 @dataclass(frozen=True)

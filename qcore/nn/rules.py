@@ -43,12 +43,16 @@ def parse_rules(rules: Rules) -> list[Rule]:
     """Read ``rules`` in order.
 
     Raises:
-        ConfigError: a value that is no rule, or a regular expression that cannot be read.
+        ConfigError: a pattern or value that is no rule, or a regular expression that cannot be read.
     """
+    if not isinstance(rules, Mapping):
+        raise ConfigError(f"rules are a mapping of patterns, not {rules!r}", "write {'*': 'core/int(bits=4)'}")
     return [_parse(pattern, value) for pattern, value in rules.items()]
 
 
 def _parse(pattern: str, value: Any) -> Rule:
+    if not isinstance(pattern, str):
+        raise ConfigError(f"{pattern!r} is no pattern", "a pattern is text, such as 'features.*'")
     if pattern.startswith("re:"):
         try:
             re.compile(pattern.removeprefix("re:"))
@@ -72,11 +76,14 @@ def _parse(pattern: str, value: Any) -> Rule:
 def assign(model: nn.Module, rules: Rules) -> dict[str, Rule]:
     """Return the rule of each layer that is to be quantized, by module path.
 
+    A layer that stands in several places has as many paths, and one rule.
+
     Raises:
         PatternError: a pattern matches no layer; the message lists the layers.
+        ConfigError: a layer's paths get different rules.
     """
     parsed = parse_rules(rules)
-    layers = {path: module for path, module in model.named_modules() if is_quantizable(module)}
+    layers = {path: module for path, module in model.named_modules(remove_duplicate=False) if is_quantizable(module)}
     for rule in parsed:
         if not any(rule.matches(path, module) for path, module in layers.items()):
             raise PatternError(f"the pattern {rule.pattern!r} matches no layer", _explain(rule, layers))
@@ -85,7 +92,17 @@ def assign(model: nn.Module, rules: Rules) -> dict[str, Rule]:
         first = next((rule for rule in parsed if rule.matches(path, module)), None)
         if first is not None and (first.weight is not None or first.input is not None):
             chosen[path] = first
+    _check_shared(layers, chosen)
     return chosen
+
+
+def _check_shared(layers: Mapping[str, nn.Module], chosen: Mapping[str, Rule]) -> None:
+    first_path: dict[int, str] = {}
+    for path, module in layers.items():
+        other = first_path.setdefault(id(module), path)
+        asked, before = chosen.get(path), chosen.get(other)
+        if (asked and (asked.weight, asked.input)) != (before and (before.weight, before.input)):
+            raise ConfigError(f"{other} and {path} are one layer, but the rules treat them differently")
 
 
 def _explain(rule: Rule, layers: Mapping[str, nn.Module]) -> str:

@@ -82,7 +82,7 @@ class _StraightThrough(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, quantized: Tensor, mask: Tensor | None) -> Tensor:
         ctx.masked = mask is not None
         ctx.save_for_backward(*(() if mask is None else (mask,)))
-        return quantized.clone() if quantized is x else quantized
+        return quantized
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
@@ -95,17 +95,23 @@ def straight_through(x: Tensor, quantized: Tensor, mask: Tensor | None = None) -
 
     ``x + (quantized - x).detach()`` would be off by float rounding, and packed would not equal eval.
     """
-    return cast(Tensor, _StraightThrough.apply(x, quantized.detach(), mask))  # type: ignore[no-untyped-call]
+    quantized = quantized.clone() if quantized is x else quantized.detach()
+    if not (x.requires_grad and torch.is_grad_enabled()):
+        return quantized.detach()
+    return cast(Tensor, _StraightThrough.apply(x, quantized, mask))  # type: ignore[no-untyped-call]
 
 
 def check_finite(x: Tensor, name: str) -> None:
-    """Raise QuantizationError if ``x`` holds NaN or infinity. Skipped while torch compiles or exports."""
-    if x.numel() == 0 or torch.compiler.is_compiling():
+    """Raise QuantizationError if ``x`` holds NaN or infinity, or a float64 that float32 cannot hold.
+
+    Skipped while torch compiles or exports, and on meta tensors.
+    """
+    if x.numel() == 0 or torch.compiler.is_compiling() or x.is_meta:
         return
     low, high = x.detach().aminmax()
-    if not bool(torch.isfinite(low) & torch.isfinite(high)):
-        bad = int((~torch.isfinite(x)).sum())
+    if not float(torch.maximum(-low, high)) <= torch.finfo(torch.float32).max:
+        bad = int((~torch.isfinite(x.detach().float())).sum())
         raise QuantizationError(
-            f"{name} holds {bad} values of {x.numel()} that are NaN or infinite",
+            f"{name} holds {bad} values of {x.numel()} that are NaN or infinite in float32",
             "look at the data or the learning rate: qcore does not quantize such values",
         )

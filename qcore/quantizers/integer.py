@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from qcore.tensor.integer import (
     TINY,
     affine_codes,
     affine_scale,
+    as_tokens,
     grouped,
     symmetric_codes,
     symmetric_scale,
@@ -55,30 +57,31 @@ class IntQuantizer(Quantizer):
     @property
     def needs_calibration(self) -> bool:
         """Whether the range is static and not known yet."""
-        return not self.config.dynamic and self.low.numel() == 0
+        return not self.config.dynamic and self.low.dim() == 1
 
     def initialize(self, x: Tensor) -> None:
         """Fix the static range from ``x``; nothing to do when dynamic."""
         if not self.config.dynamic:
             check_finite(x, self.tensor_name)
-            self.low, self.high = self._range(self._slices(x))
+            self.low, self.high = self._range(x, self._slices(x))
 
     def encode(self, x: Tensor) -> Encoded:
         """Return the codes and scales of ``x``."""
-        check_finite(x, self.tensor_name)
-        if self.needs_calibration:
-            raise CalibrationError(
-                f"{self.tensor_name} has a static range that was never set",
-                "call qcore.calibrate(model, batches) first",
-            )
-        scheme = self.scheme()
-        if scheme is not None and self.config.granularity == "token":
-            return scheme.encode(x)
-        return self._encode_slices(x, self._slices(x))
+        slices = self._slices(x)
+        return self._encode(x, slices, *self._bounds(x, slices))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` fake-quantized; see the class for the gradient."""
-        return straight_through(x, self.encode(x).decode(), self._mask(x) if x.requires_grad else None)
+        slices = self._slices(x)
+        low, high = self._bounds(x, slices)
+        mask = self._mask(x, slices, low, high) if x.requires_grad else None
+        return straight_through(x, self._encode(x, slices, low, high).decode_(), mask)
+
+    def expected_gradient(self, x: Tensor, upstream: Tensor) -> Tensor:
+        """Return ``dL/dx`` for ``upstream = dL/dq``, as documented; the conformance checks compare with it."""
+        slices = self._slices(x)
+        mask = self._mask(x, slices, *self._bounds(x, slices))
+        return upstream if mask is None else upstream * mask
 
     def bits(self) -> Tensor:
         """Return the width, float32 ()."""
@@ -97,22 +100,33 @@ class IntQuantizer(Quantizer):
 
     def _slices(self, x: Tensor) -> Tensor:
         """View ``x`` as float32 (slices, elements), or (rows, groups, elements)."""
-        x = x.detach().to(torch.float32)
-        granularity = self.config.granularity
-        if granularity == "tensor":
-            return x.reshape(1, -1)
-        if granularity == "token":
-            return x.reshape(-1, x.shape[-1]) if x.dim() else x.reshape(1, 1)
+        if self.config.granularity == "tensor":
+            return x.detach().reshape(1, -1).to(torch.float32)
+        if self.config.granularity == "token":
+            return as_tokens(x.detach()).to(torch.float32)
         rows = as_rows(x)
         return rows if self.config.group_size is None else grouped(rows, self.config.group_size)
 
-    def _range(self, slices: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``(low, high)`` of each slice, shaped like a scale."""
+    def _bounds(self, x: Tensor, slices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``(low, high)`` of each slice, shaped like a scale, after a look for NaN and infinity."""
+        if self.needs_calibration:
+            raise CalibrationError(
+                f"{self.tensor_name} has a static range that was never set",
+                "call qcore.calibrate(model, batches) first",
+            )
+        if self.config.dynamic and self.config.scale == "absmax":
+            low, high = self._range(x, slices)
+            if not _all_finite(low, high):  # then so is x: this saves a pass over it
+                check_finite(x, self.tensor_name)
+            return low, high
+        check_finite(x, self.tensor_name)
+        return self._range(x, slices) if self.config.dynamic else (self.low.float(), self.high.float())
+
+    def _range(self, x: Tensor, slices: Tensor) -> tuple[Tensor, Tensor]:
         config = self.config
         if config.bits == 1:
-            # Zeros that fill up the last group must not count, so the mean is taken over what is there.
-            bound = _mean_magnitude(slices).unsqueeze(-1)
-            low, high = -bound, bound
+            high = _mean_magnitude(slices, as_rows(x).shape[1])
+            low = -high
         elif config.symmetric:
             high = find_bound(slices, config)
             low = -high
@@ -120,22 +134,19 @@ class IntQuantizer(Quantizer):
             low, high = find_range(slices, config)
         return (low.squeeze(-1), high.squeeze(-1)) if slices.dim() == 3 else (low, high)
 
-    def _encode_slices(self, x: Tensor, slices: Tensor) -> Encoded:
+    def _encode(self, x: Tensor, slices: Tensor, low: Tensor, high: Tensor) -> Encoded:
         bits, size = self.config.bits, self.config.group_size
-        rows = as_rows(x) if self.config.granularity != "token" else slices
-        cols = rows.shape[1]
-        static = (self.low.float(), self.high.float())
-        low, high = self._fill(x, *self._range(slices)) if self.config.dynamic else static
+        rows = slices if self.config.granularity == "token" else as_rows(x)
 
         def flat(codes: Tensor) -> Tensor:
-            codes = codes if size is None else ungrouped(codes, cols)
-            return codes.reshape(rows.shape)
+            return codes.reshape(rows.shape) if size is None else ungrouped(codes, rows.shape[1])
 
         def per_slice(value: Tensor) -> Tensor:
             return value if size is None else value.unsqueeze(-1)
 
         if bits == 1:
-            codes = torch.where(slices >= 0, 1.0, -1.0)
+            codes = slices + 0.0  # -0 + 0 = +0, whose sign is +1
+            torch.copysign(codes.new_ones(()), codes, out=codes)
             return Encoded(flat(codes), high.clamp_min(TINY), x.shape, x.dtype, "odd", 1, None, size)
         if self.config.symmetric:
             scale, inverse = symmetric_scale(high, bits)
@@ -145,27 +156,13 @@ class IntQuantizer(Quantizer):
         codes = affine_codes(slices, per_slice(inverse), per_slice(zero), bits)
         return Encoded(flat(codes), scale, x.shape, x.dtype, "uint", bits, zero, size)
 
-    def _fill(self, x: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """Correct the 1-bit mean of a last group that is filled up with zeros."""
-        size = self.config.group_size
-        if self.config.bits != 1 or size is None:
-            return low, high
-        cols = as_rows(x).shape[1]
-        counts = torch.full((high.shape[1],), size, device=x.device, dtype=torch.float32)
-        counts[-1] = cols - size * (high.shape[1] - 1)
-        high = high * (size / counts)
-        return -high, high
-
-    def _mask(self, x: Tensor) -> Tensor | None:
-        config = self.config
-        if config.bits == 1 or (config.dynamic and config.scale == "absmax"):
+    def _mask(self, x: Tensor, slices: Tensor, low: Tensor, high: Tensor) -> Tensor | None:
+        if self.config.bits == 1 or (self.config.dynamic and self.config.scale == "absmax"):
             return None
-        slices = self._slices(x)
-        low, high = self._range(slices) if config.dynamic else (self.low, self.high)
         if slices.dim() == 3:
             low, high = low.unsqueeze(-1), high.unsqueeze(-1)
         inside = (slices >= low) & (slices <= high)
-        if config.group_size is not None:
+        if self.config.group_size is not None:
             inside = ungrouped(inside, as_rows(x).shape[1])
         return inside.reshape(x.shape).to(x.dtype)
 
@@ -182,9 +179,23 @@ class IntQuantizer(Quantizer):
 def as_rows(x: Tensor) -> Tensor:
     """View ``x`` as float32 (rows, cols): rows along axis 0; a vector or a scalar is one row."""
     x = x.detach().to(torch.float32)
-    return x.reshape(x.shape[0], -1) if x.dim() > 1 else x.reshape(1, -1)
+    return x.flatten(1) if x.dim() > 1 else x.reshape(1, -1)
 
 
-def _mean_magnitude(slices: Tensor) -> Tensor:
-    # float64: the sum of many huge magnitudes must not overflow.
-    return slices.abs().mean(dim=-1, dtype=torch.float64).to(torch.float32) if slices.shape[-1] else slices.sum(dim=-1)
+def _mean_magnitude(slices: Tensor, cols: int) -> Tensor:
+    """Return the mean magnitude of each slice: float32 (..., n) to (..., 1).
+
+    The sum is taken in float64, so that that of many huge magnitudes does not overflow. Zeros that fill up the last
+    of several groups of ``cols`` columns do not count.
+    """
+    count = slices.new_full((slices.shape[-2], 1), max(slices.shape[-1], 1), dtype=torch.float64)
+    if slices.dim() == 3 and cols % slices.shape[-1]:
+        count[-1] = cols % slices.shape[-1]
+    total = slices.abs().sum(dim=-1, keepdim=True, dtype=torch.float64)
+    return (total / count).to(torch.float32)
+
+
+def _all_finite(low: Tensor, high: Tensor) -> bool:
+    if torch.compiler.is_compiling() or low.is_meta:
+        return True
+    return math.isfinite(float((high - low).sum()))  # an overflow of huge numbers only costs a closer look

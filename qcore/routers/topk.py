@@ -42,7 +42,7 @@ class TopKRouter(Router):
 
     def forward(self, x: Tensor) -> Routing:
         """Route ``x``, float (rows, in_features)."""
-        logits = self.net(x) if self.training else row_exact(self.net, x)
+        logits = self.net(x).float() if self.training else row_exact(self.net, x)
         probabilities = torch.softmax(logits, dim=1)
         chosen = probabilities.topk(self.config.k, dim=1).indices
         weights = torch.zeros_like(probabilities).scatter(1, chosen, probabilities.gather(1, chosen))

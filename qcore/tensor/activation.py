@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from qcore.tensor.encoded import Encoded
-from qcore.tensor.integer import affine_codes, affine_scale, symmetric_codes, symmetric_scale
+from qcore.tensor.integer import affine_codes, affine_scale, as_tokens, symmetric_codes, symmetric_scale
 
 __all__ = ["ActivationScheme"]
 
@@ -37,7 +37,7 @@ class ActivationScheme:
 
         NaN and infinity are not looked for here: a row that holds one has undefined codes.
         """
-        rows = x.detach().reshape(-1, x.shape[-1]).to(torch.float32)
+        rows = as_tokens(x.detach()).to(torch.float32)
         low, high = self.bounds(rows)
         if self.symmetric:
             scale, inverse = symmetric_scale(high, self.bits)
@@ -54,7 +54,7 @@ class ActivationScheme:
             empty = rows.new_zeros(rows.shape[0], 1)
             return empty, empty
         if self.symmetric:
-            high = rows.abs().amax(dim=1, keepdim=True).clamp_min(self.floor)
+            high = torch.maximum(rows.amax(dim=1, keepdim=True), -rows.amin(dim=1, keepdim=True)).clamp_min(self.floor)
             return -high, high
-        low, high = rows.aminmax(dim=1, keepdim=True)
-        return low.clamp_max(0.0), high.clamp_min(0.0)
+        # Two passes: torch's aminmax along a dimension is ten times slower than both.
+        return rows.amin(dim=1, keepdim=True).clamp_max(0.0), rows.amax(dim=1, keepdim=True).clamp_min(0.0)

@@ -13,6 +13,7 @@ another backend may differ by ``groups * 2**-23 * sum_g |acc_g * s_g|``.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -24,6 +25,7 @@ from qcore.tensor.encoded import Encoded
 __all__ = ["Conv2dShape", "integer_conv2d", "integer_linear", "is_integer"]
 
 _FLOAT32_WHOLE = 1 << 24
+_HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
 class Conv2dShape(NamedTuple):
@@ -52,7 +54,7 @@ def integer_linear(x: Encoded, w: Encoded, bias: Tensor | None) -> Tensor:
         Shape (..., out_features), the dtype of ``x``.
     """
     features = w.codes.shape[1]
-    left, right = x.centred().reshape(-1, features), w.centred()
+    left, right = x.centred().reshape(math.prod(x.shape[:-1]), features), w.centred()
     if is_integer(x, w):
         exact = _exact_dtype(features * x.largest * w.largest, left.device)
         acc = (left.to(exact) @ right.to(exact).t()).to(torch.float32)
@@ -91,6 +93,8 @@ def integer_conv2d(x: Encoded, w: Encoded, bias: Tensor | None, shape: Conv2dSha
     """
     terms = weight_shape[1] * weight_shape[2] * weight_shape[3]
     exact = _exact_dtype(terms * x.largest * w.largest, w.codes.device)
+    if not (_HAS_ONEDNN and torch.backends.mkldnn.enabled):
+        exact = torch.float64  # torch then convolves float32 by transforms that round
     images = x.centred().reshape(x.shape).to(exact)
     kernel = w.centred().reshape(weight_shape).to(exact)
     acc = F.conv2d(images, kernel, None, *shape).to(torch.float32)
@@ -101,7 +105,7 @@ def integer_conv2d(x: Encoded, w: Encoded, bias: Tensor | None, shape: Conv2dSha
 
 
 def _exact_dtype(largest_sum: int, device: torch.device) -> torch.dtype:
-    # Tensor cores round float32 operands to fewer bits, so on other devices the sum is always taken in float64.
-    if largest_sum <= _FLOAT32_WHOLE and device.type == "cpu":
+    # Tensor cores and autocast round float32 operands to fewer bits; both leave float64 alone.
+    if largest_sum <= _FLOAT32_WHOLE and device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
         return torch.float32
     return torch.float64

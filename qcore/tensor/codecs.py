@@ -30,6 +30,9 @@ class Codec(Protocol):
     def row_nbytes(self, cols: int, bits: int) -> int:
         """Return the bytes that a row of ``cols`` codes takes."""
 
+    def largest(self, bits: int) -> int:
+        """Return the largest code that it stores."""
+
     def encode(self, codes: Tensor, bits: int) -> Tensor:
         """Return the bytes of ``codes``: uint8 (rows, cols) to uint8 (rows, row_nbytes)."""
 
@@ -51,26 +54,26 @@ class PackN:
         """Return ``ceil(cols * bits / 8)``."""
         return (cols * bits + 7) // 8
 
+    def largest(self, bits: int) -> int:
+        """Return ``2**bits - 1``."""
+        return (1 << bits) - 1
+
     def encode(self, codes: Tensor, bits: int) -> Tensor:
         """Return the bytes of ``codes``, uint8 (rows, cols) below ``2**bits``."""
         if bits == 8:
             return codes.clone()
-        rows, cols = codes.shape
-        words = _pad(codes, _GROUP).view(rows, -1, _GROUP).to(torch.int64)
-        word = _weighted_sum(words, [1 << (bits * i) for i in range(_GROUP)])
+        word = _weighted_sum(_in_groups(codes, _GROUP), [1 << (bits * i) for i in range(_GROUP)])
         data = torch.stack([(word >> (8 * j)) & 255 for j in range(bits)], dim=-1)
-        return data.to(torch.uint8).reshape(rows, -1)[:, : self.row_nbytes(cols, bits)].contiguous()
+        return data.to(torch.uint8).flatten(1)[:, : self.row_nbytes(codes.shape[1], bits)].contiguous()
 
     def decode(self, data: Tensor, bits: int, cols: int) -> Tensor:
         """Return the codes, uint8 (rows, cols)."""
         if bits == 8:
             return data.clone()
-        rows = data.shape[0]
-        parts = _pad(data, bits).view(rows, -1, bits).to(torch.int64)
-        word = _weighted_sum(parts, [1 << (8 * j) for j in range(bits)])
+        word = _weighted_sum(_in_groups(data, bits), [1 << (8 * j) for j in range(bits)])
         mask = (1 << bits) - 1
         codes = torch.stack([(word >> (bits * i)) & mask for i in range(_GROUP)], dim=-1)
-        return codes.to(torch.uint8).reshape(rows, -1)[:, :cols].contiguous()
+        return codes.to(torch.uint8).flatten(1)[:, :cols].contiguous()
 
 
 @dataclass(frozen=True)
@@ -86,25 +89,29 @@ class Trit5:
         """Return ``ceil(cols / 5)``; ``bits`` is not used."""
         return (cols + _TRITS - 1) // _TRITS
 
+    def largest(self, bits: int) -> int:
+        """Return 2."""
+        return 2
+
     def encode(self, codes: Tensor, bits: int) -> Tensor:
         """Return the bytes of ``codes``, uint8 (rows, cols) of values 0, 1 and 2."""
-        digits = _pad(codes, _TRITS).view(codes.shape[0], -1, _TRITS).to(torch.int64)
-        return _weighted_sum(digits, [3**i for i in range(_TRITS)]).to(torch.uint8)
+        return _weighted_sum(_in_groups(codes, _TRITS), [3**i for i in range(_TRITS)]).to(torch.uint8)
 
     def decode(self, data: Tensor, bits: int, cols: int) -> Tensor:
         """Return the codes, uint8 (rows, cols)."""
         value = data.to(torch.int64)
         codes = torch.stack([(value // 3**i) % 3 for i in range(_TRITS)], dim=-1)
-        return codes.to(torch.uint8).reshape(data.shape[0], -1)[:, :cols].contiguous()
+        return codes.to(torch.uint8).flatten(1)[:, :cols].contiguous()
 
 
 CODECS: dict[str, Codec] = {codec.name: codec for codec in (PackN(), Trit5())}
 """Every codec by name. A name's bytes never change."""
 
 
-def _pad(x: Tensor, multiple: int) -> Tensor:
-    missing = -x.shape[1] % multiple
-    return torch.nn.functional.pad(x, (0, missing)) if missing else x.contiguous()
+def _in_groups(x: Tensor, size: int) -> Tensor:
+    """View (rows, cols) as int64 (rows, groups, size); the last group is filled up with zeros."""
+    padded = torch.nn.functional.pad(x, (0, -x.shape[1] % size))
+    return padded.reshape(x.shape[0], padded.shape[1] // size, size).to(torch.int64)
 
 
 def _weighted_sum(x: Tensor, weights: list[int]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -70,13 +71,35 @@ class Encoded:
 
     def centred(self) -> Tensor:
         """Return ``codes - zero_point``, float32 (rows, cols)."""
-        if self.zero_point is None:
-            return self.codes
-        return self.codes - spread(self.zero_point, self.group_size, self.codes.shape[1])
+        return self.codes if self.zero_point is None else self._each_group(torch.sub, self.codes, self.zero_point)
 
     def decode(self) -> Tensor:
-        """Return the values in the tensor's own shape and dtype; the product is taken in float32."""
-        values = self.centred() * spread(self.scale, self.group_size, self.codes.shape[1])
+        """Return the values in the tensor's own shape and dtype; the product is taken in float32.
+
+        A zero point rounds the coded range by up to half a step; a value that this puts beyond the largest number of
+        the dtype becomes that number.
+        """
+        return self._shaped(self._each_group(torch.mul, self.centred(), self.scale))
+
+    def decode_(self) -> Tensor:
+        """Return :meth:`decode`, taken in the memory of ``codes``, which are lost."""
+        codes = self.codes
+        if self.zero_point is not None:
+            codes = self._each_group(Tensor.sub_, codes, self.zero_point)
+        return self._shaped(self._each_group(Tensor.mul_, codes, self.scale))
+
+    def _each_group(self, op: Callable[[Tensor, Tensor], Tensor], x: Tensor, per_group: Tensor) -> Tensor:
+        """Return ``op`` of ``x`` (rows, cols) and what ``per_group`` says of each group of its columns."""
+        if self.group_size is None or x.shape[1] % self.group_size or not x.is_contiguous():
+            return op(x, spread(per_group, self.group_size, x.shape[1]))
+        # A view in three dimensions saves writing out ``per_group`` for every column.
+        groups = x.view(x.shape[0], x.shape[1] // self.group_size, self.group_size)
+        return op(groups, per_group.unsqueeze(-1)).view(x.shape)
+
+    def _shaped(self, values: Tensor) -> Tensor:
+        if self.zero_point is not None:
+            limit = min(torch.finfo(self.dtype).max, torch.finfo(torch.float32).max)
+            values.clamp_(-limit, limit)
         return values.reshape(self.shape).to(self.dtype)
 
 

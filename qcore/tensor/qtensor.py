@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from qcore.errors import ModelFileError, QuantizationError
 from qcore.tensor.codecs import CODECS
-from qcore.tensor.encoded import Encoded, offset_and_step
+from qcore.tensor.encoded import ENCODINGS, Encoded, offset_and_step
 
 __all__ = ["Block", "QTensor"]
 
@@ -62,13 +63,16 @@ class QTensor:
         """Pack ``encoded``; ``codec`` defaults to ``trit5@1`` for ternary codes and ``packn@1`` for all others.
 
         Raises:
-            QuantizationError: if a code does not fit its width.
+            QuantizationError: if a code does not fit its width or the codec, or a zero point is no whole number of
+                encoding ``uint``.
         """
+        _check_zero_point(encoded)
         name = codec or ("trit5@1" if encoded.encoding == "ternary" else "packn@1")
         order: Tensor | None = None
         blocks: tuple[Block, ...]
-        if isinstance(encoded.bits, int):
-            blocks = (_pack_rows(encoded.codes, encoded.encoding, encoded.bits, name),)
+        if isinstance(encoded.bits, int) or encoded.bits.numel() == 0:
+            width = encoded.bits if isinstance(encoded.bits, int) else 8
+            blocks = (_pack_rows(encoded.codes, encoded.encoding, width, name),)
         else:
             order = torch.argsort(encoded.bits, stable=True)
             widths, counts = torch.unique_consecutive(encoded.bits[order], return_counts=True)
@@ -164,9 +168,9 @@ class QTensor:
                 cols=int(metadata["cols"]),
                 row_order=tensors.get("row_order"),
                 zero_point=tensors.get("zero_point"),
-                group_size=metadata.get("group_size"),
+                group_size=None if metadata.get("group_size") is None else int(metadata["group_size"]),
             )
-        except (KeyError, AttributeError, TypeError, ValueError) as error:
+        except (KeyError, AttributeError, TypeError, ValueError, OverflowError, RuntimeError) as error:
             raise ModelFileError(f"a packed tensor lacks or misstates the part {error}") from error
         packed._check()
         return packed
@@ -181,29 +185,75 @@ class QTensor:
         return stored.to(torch.float32) * step + offset
 
     def _check(self) -> None:
+        """Raise ModelFileError unless kernels can trust every part; run whenever parts come from outside."""
+        if self.encoding not in ENCODINGS:
+            raise ModelFileError(f"unknown encoding {self.encoding!r}", f"this qcore knows {', '.join(ENCODINGS)}")
+        if not isinstance(self.dtype, torch.dtype) or not self.dtype.is_floating_point:
+            raise ModelFileError(f"{self.dtype} is no float dtype")
+        if self.cols < 0 or min(self.shape, default=0) < 0 or (self.group_size is not None and self.group_size < 1):
+            raise ModelFileError(f"shape {tuple(self.shape)}, {self.cols} columns, groups of {self.group_size}")
+        if not self.blocks:
+            raise ModelFileError("a packed tensor without codes")
         for block in self.blocks:
-            if block.codec not in CODECS:
-                raise ModelFileError(f"unknown codec {block.codec!r}", f"this qcore knows {', '.join(CODECS)}")
-            wanted = CODECS[block.codec].row_nbytes(self.cols, block.bits)
-            if block.data.dtype != torch.uint8 or block.data.dim() != 2 or block.data.shape[1] != wanted:
-                raise ModelFileError(
-                    f"codes have {tuple(block.data.shape)} {block.data.dtype} where (rows, {wanted}) uint8 belong"
-                )
-        if self.rows * self.cols != self.shape.numel():
+            self._check_block(block)
+        if self.rows * self.cols != math.prod(self.shape):
             raise ModelFileError(f"{self.rows} rows of {self.cols} codes do not fill the shape {tuple(self.shape)}")
-        groups = 1 if self.group_size is None else -(-self.cols // self.group_size)
-        if self.scale.dim() != 2 or tuple(self.scale.shape) not in {(1, 1), (self.rows, groups), (1, groups)}:
-            raise ModelFileError(f"the scale has the shape {tuple(self.scale.shape)} for {self.rows} rows")
-        if self.row_order is not None and not torch.equal(
-            self.row_order.long().sort().values, torch.arange(self.rows, device=self.row_order.device)
+        self._check_scales()
+        order = self.row_order
+        if order is not None and (
+            order.dtype != torch.int32
+            or not order.is_meta
+            and not torch.equal(order.long().sort().values, torch.arange(self.rows, device=order.device))
         ):
-            raise ModelFileError("the row order is not a permutation of the rows")
+            raise ModelFileError("the row order is not a permutation of the rows, int32")
+        if order is None and len(self.blocks) > 1:
+            raise ModelFileError("rows of several widths need a row order")
+
+    def _check_block(self, block: Block) -> None:
+        if block.codec not in CODECS:
+            raise ModelFileError(f"unknown codec {block.codec!r}", f"this qcore knows {', '.join(CODECS)}")
+        if not 1 <= block.bits <= 8:
+            raise ModelFileError(f"codes of {block.bits} bits, where 1 to 8 are possible")
+        wanted = CODECS[block.codec].row_nbytes(self.cols, block.bits)
+        if block.data.dtype != torch.uint8 or block.data.dim() != 2 or block.data.shape[1] != wanted:
+            raise ModelFileError(
+                f"codes have {tuple(block.data.shape)} {block.data.dtype} where (rows, {wanted}) uint8 belong"
+            )
+
+    def _check_scales(self) -> None:
+        groups = 1 if self.group_size is None else -(-self.cols // self.group_size)
+        for name, part, dtype in (("scale", self.scale, torch.float32), ("zero point", self.zero_point, torch.uint8)):
+            if part is None:
+                continue
+            if part.dtype != dtype or tuple(part.shape) not in {(1, groups), (self.rows, groups)}:
+                raise ModelFileError(
+                    f"the {name} is {tuple(part.shape)} {part.dtype} where (1 or {self.rows}, {groups}) {dtype} belongs"
+                )
+        zero = self.zero_point
+        if zero is None:
+            return
+        if self.encoding != "uint":
+            raise ModelFileError(f"a zero point with encoding {self.encoding!r}: only 'uint' has one")
+        if zero.numel() and not zero.is_meta and int(zero.max()) >> max(block.bits for block in self.blocks):
+            raise ModelFileError("a zero point is larger than the largest code")
+
+
+def _check_zero_point(encoded: Encoded) -> None:
+    zero = encoded.zero_point
+    if zero is None:
+        return
+    if encoded.encoding != "uint" or not bool(((zero >= 0) & (zero <= 255) & (zero == zero.round())).all()):
+        raise QuantizationError("zero points are whole numbers from 0 to 255, with encoding 'uint'")
 
 
 def _pack_rows(codes: Tensor, encoding: str, bits: int, codec: str) -> Block:
+    if codec not in CODECS:
+        raise QuantizationError(f"unknown codec {codec!r}", f"this qcore knows {', '.join(CODECS)}")
+    if not 1 <= bits <= 8:
+        raise QuantizationError(f"codes of {bits} bits, where 1 to 8 are possible")
     step, offset = offset_and_step(encoding, bits)
     stored = (codes - offset) / step
-    top = 2 if encoding == "ternary" else (1 << bits) - 1
+    top = min(2 if encoding == "ternary" else (1 << bits) - 1, CODECS[codec].largest(bits))
     if stored.numel() and not bool(((stored >= 0) & (stored <= top) & (stored == stored.round())).all()):
-        raise QuantizationError(f"a code does not fit {bits} bits of encoding {encoding!r}")
+        raise QuantizationError(f"a code does not fit {bits} bits of encoding {encoding!r} in {codec}")
     return Block(bits, codec, CODECS[codec].encode(stored.to(torch.uint8), bits))

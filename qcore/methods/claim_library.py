@@ -22,7 +22,9 @@ def equivalence(
     family: str = "accuracy",
     statement: str | None = None,
 ) -> Claim:
-    """Return the claim that ``arm`` scores as ``baseline`` does, within ``margin`` (in units of the metric).
+    """Return the claim that ``arm`` scores as ``baseline`` does, within ``margin``.
+
+    The margin is in units of the metric; for an error, of which less is better, it is a share of the baseline's mean.
 
     The test is two one-sided t tests on the paired differences over seeds and folds, with the variance correction
     of Nadeau and Bengio (2003) for overlapping training parts.
@@ -87,11 +89,14 @@ def _equivalent(evidence: Evidence, *, arm: str, baseline: str, margin: float, m
 
     differences, name = _differences(evidence, arm, baseline, metric)
     train_n, test_n = evidence.train_test_sizes()
-    found = tost(differences, margin, train_n=train_n, test_n=test_n)
+    error = not evidence.higher_is_better
+    width = margin * float(evidence.scores(baseline, metric).mean()) if error else margin
+    shown = f"{margin:.2g} of {baseline}'s mean" if error else f"{margin:g}"
+    found = tost(differences, width, train_n=train_n, test_n=test_n)
     return Verdict(
         verdict=None,
         value=float(np.mean(differences)),
-        test=f"TOST on {name}, margin {margin:g}, paired, Nadeau-Bengio corrected",
+        test=f"TOST on {name}, margin {shown}, paired, Nadeau-Bengio corrected",
         p_value=found.p_value,
         needs_significance=True,
     )

@@ -50,6 +50,13 @@ def test_equivalence_holds_within_the_margin_and_fails_beyond_it() -> None:
     assert "0.01" in close["test"]
 
 
+def test_the_margin_of_an_error_is_a_share_of_the_baseline() -> None:
+    within = verdict(equivalence("c", "close", "float", margin=0.01), higher=False)
+    beyond = verdict(equivalence("c", "close", "float", margin=0.0005), higher=False)
+    assert (within["verdict"], beyond["verdict"]) == ("holds", "fails")
+    assert "0.01 of float's mean" in within["test"]
+
+
 def test_equivalence_needs_two_folds() -> None:
     assert verdict(equivalence("c", "close", "float", margin=0.01), folds=1)["verdict"] == "untested"
 

@@ -299,7 +299,11 @@ def test_schemes_say_what_kernels_can_run() -> None:
     scheme = made("core/int(bits=6, granularity='token', symmetric=False)").scheme()
     assert scheme is not None
     assert (scheme.bits, scheme.symmetric, scheme.per_token) == (6, False, True)
-    for reference in ("core/int", "core/int(bits=1, granularity='token')", "core/int(granularity='token', scale='mse')"):
+    for reference in (
+        "core/int",
+        "core/int(bits=1, granularity='token')",
+        "core/int(granularity='token', scale='mse')",
+    ):
         assert made(reference).scheme() is None
     static = made("core/int(granularity='tensor', dynamic=False, scale='mse')")
     static.initialize(normal(4, 4))

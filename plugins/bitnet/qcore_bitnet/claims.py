@@ -48,7 +48,7 @@ def list_claims() -> list[Claim]:
             key="file_nbytes",
             statement=f"the ternary file is at least {2 * FLOAT16_RATIO} times smaller than float32, all included",
         ),
-        Claim("ternary_equals_float", f"ternary equals float within {MARGIN:g}", "quality", _equal),
+        equivalence("ternary_equals_float", "ternary", "float", margin=MARGIN, family="quality"),
         better("ternary_beats_ptq2", "ternary", "ptq2", family="quality"),
         better("conversion_beats_ptq2", "ternary_converted", "ptq2", family="quality"),
     ]
@@ -122,8 +122,3 @@ def _bits(evidence: Evidence) -> Verdict:
         test="bytes of the packed layers against ceil(columns / 5) a row and 4 a scale; the value is bits a weight",
     )
 
-
-def _equal(evidence: Evidence) -> Verdict:
-    if not evidence.higher_is_better:
-        raise MissingEvidenceError(f"the margin is one of classification, not of {evidence.metric}")
-    return equivalence("ternary_equals_float", "ternary", "float", margin=MARGIN).check(evidence)

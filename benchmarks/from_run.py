@@ -1,0 +1,84 @@
+"""Keep a run's figures: `python benchmarks/from_run.py RUN NAME` writes `results/NAME.json` and `results/NAME.md`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from common import write
+
+
+def main() -> None:
+    run, name = Path(sys.argv[1]), sys.argv[2]
+    summary = json.loads((run / "summary.json").read_text())
+    record = json.loads((run / "run.json").read_text())
+    git = record["git"]
+    data = {**record["data"], "source": Path(record["data"]["source"]).name}
+    origin = {"commit": git["commit"], "dirty": git["dirty"], "data": data, "config": record["config"]}
+    table = "\n".join([*heading(summary, origin), "", *arms(summary), "", *claims(summary)])
+    write(name, command(record), {"origin": origin, "summary": summary}, table)
+
+
+def command(record: dict[str, Any]) -> str:
+    """Return the command without where it was run: its folders are the machine's own."""
+    words = [Path(record["command"][0]).name, *record["command"][1:]]
+    if "--out" in words:
+        place = words.index("--out")
+        del words[place : place + 2]
+    return shlex.join(words)
+
+
+def heading(summary: dict[str, Any], origin: dict[str, Any]) -> list[str]:
+    folds, seeds = len(summary["folds"]), len(summary["seeds"])
+    commit = (origin["commit"] or "unknown")[:12] + (", with changes" if origin["dirty"] else "")
+    return [
+        f"{folds} folds x {seeds} seed(s), {summary['metric']}; commit {commit}; data {origin['data']['digest'][:23]}.",
+        "Score: mean and standard deviation over folds and seeds. Difference to the baseline with its 95 % interval",
+        "and p value: paired t test with the correction of Nadeau and Bengio, Holm over arms.",
+    ]
+
+
+def arms(summary: dict[str, Any]) -> list[str]:
+    tests = {test["arm"]: test for test in summary["tests"]}
+    baseline = summary["arms"][summary["baseline"]]
+    rows = [
+        "| arm | score | difference | p | kB on disk | bits a weight | us, batch 1 | us, batch 64 |",
+        "|---" * 8 + "|",
+    ]
+    for name, arm in summary["arms"].items():
+        size = f"{arm['nbytes'] / 1000:.1f} ({baseline['nbytes'] / arm['nbytes']:.2f}x)"
+        latency = [_us(arm["latency_us"][batch]) for batch in ("1", "64")]
+        found = tests.get(name)
+        difference = "-" if found is None else f"{found['difference']:+.4f} ({_interval(found['interval'])})"
+        p = "-" if found is None or found["p_adjusted"] is None else f"{found['p_adjusted']:.3f}"
+        score = f"{arm['score']['mean']:.4f} +- {arm['score']['std']:.4f}"
+        rows.append(
+            f"| {name} | {score} | {difference} | {p} | {size} | {arm['effective_bits']:.2f} | {' | '.join(latency)} |"
+        )
+    return rows
+
+
+def claims(summary: dict[str, Any]) -> list[str]:
+    rows = ["| claim | verdict | found | test |", "|---|---|---|---|"]
+    for claim in summary["claims"]:
+        value = claim["value"]
+        found = "-" if value is None else f"{value:.4g}" if isinstance(value, int | float) else json.dumps(value)
+        p = "" if claim["p_adjusted"] is None else f", p = {claim['p_adjusted']:.3g}"
+        why = f" ({claim['reason']})" if claim["verdict"] == "untested" else ""
+        rows.append(f"| {claim['statement']} | {claim['verdict']}{why} | {found}{p} | {claim['test']} |")
+    return rows
+
+
+def _us(latency: dict[str, Any]) -> str:
+    return "-" if latency["p50"] is None else f"{latency['p50']:.0f}"
+
+
+def _interval(bounds: list[float] | None) -> str:
+    return "-" if bounds is None else f"{bounds[0]:+.4f}, {bounds[1]:+.4f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -47,7 +47,7 @@ def modules_after(code: str) -> set[str]:
     "code",
     [
         "import qcore",
-        "from qcore import Framework, QuantizerSpec, QcoreError, hookimpl, get, run, compare",
+        "from qcore import Framework, QuantizerSpec, QcoreError, hookimpl, get",
         "from qcore.plugins import Framework; assert Framework().registry.list()",
         "from qcore.plugins import Framework; [s.listing() for s in Framework().registry]",
         "from qcore.plugins import Framework; Framework().provenance()",

@@ -11,7 +11,7 @@ import typer
 from qcore.cli.console import make_table, print_data, show
 from qcore.cli.options import Backend, Json
 from qcore.cli.session import Session, session_of
-from qcore.errors import UsageError
+from qcore.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from qcore.runs.rundir import Job, Run
@@ -100,10 +100,18 @@ def _evaluate_run(session: Session, directory: Path, backend: str, *, json: bool
 
 
 def score_run(session: Session, run: Run, backend: str) -> Iterator[dict[str, Any]]:
-    """Yield a row for each finished job: its recorded score and that of its model file now."""
+    """Yield a row for each finished job: its recorded score and that of its model file now.
+
+    Raises:
+        DataError: the data are not those of the run.
+    """
+    from qcore.runs.opening import add_local_plugins
     from qcore.runs.planning import make_work
 
+    add_local_plugins(run.record, session.framework)
     work = make_work(run.config, session.framework)
+    if work.task.data.digest != run.record["data"]["digest"]:
+        raise DataError(f"the data of {run.path} have changed since it was started", "restore them, or score one model")
     for job in run.jobs():
         recorded = run.result(job)
         if recorded is not None:

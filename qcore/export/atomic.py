@@ -18,7 +18,7 @@ def atomic_write(path: Path, data: bytes) -> Path:
     Raises:
         QcoreError: the disk is full, or the folder is missing or not writable; what stood at ``path`` still stands.
     """
-    temporary: str | None = None
+    temporary = ""
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         with os.fdopen(descriptor, "wb") as file:
@@ -29,13 +29,14 @@ def atomic_write(path: Path, data: bytes) -> Path:
         Path(temporary).replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink()
         raise QcoreError(
             f"cannot write {path}: {error.strerror or error}",
             "earlier files are intact; free space or choose another folder",
         ) from error
+    finally:
+        if temporary:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink(missing_ok=True)
     return path
 
 

@@ -17,12 +17,11 @@ from qcore.registry import Registry
 
 __all__ = ["build_network"]
 
-_ELEMENTS_A_BYTE = 64
-"""Elements that building may ask for per byte of the file: one bit is the least that a weight takes, and filling it in
-takes a few calls."""
-_SMALLEST = 1 << 26
-_A_CALL = 1024
-"""Elements that each call counts for at least, so that endless many small tensors end too."""
+_ELEMENTS = 1 << 26, 64
+"""Elements that building may ask torch for: so many, and so many more a byte of the file. One bit is the least that a
+weight takes, and filling it in takes a few calls."""
+_CALLS = 1 << 12, 64
+"""Calls to torch that building may make: so many, and so many more a tensor of the file."""
 
 
 def build_network(file: ModelFile, registry: Registry) -> nn.Module:
@@ -38,7 +37,7 @@ def build_network(file: ModelFile, registry: Registry) -> nn.Module:
             "load it into its float twin: qcore.load(path, model=twin)",
         )
     name = architecture["id"]
-    limit = _Limit(max(_SMALLEST, _ELEMENTS_A_BYTE * file.nbytes))
+    limit = _Limit(_ELEMENTS[0] + _ELEMENTS[1] * file.nbytes, _CALLS[0] + _CALLS[1] * len(file.tensors))
     try:
         with limit:
             return guarded("build", lambda: build_model(name, architecture["config"], registry=registry))
@@ -47,18 +46,19 @@ def build_network(file: ModelFile, registry: Registry) -> nn.Module:
 
 
 class _Limit(TorchDispatchMode):
-    """Counts the elements that torch is asked for, before it allocates them."""
+    """Counts the calls to torch and the elements that it is asked for, before it allocates them."""
 
-    def __init__(self, elements: int) -> None:
+    def __init__(self, elements: int, calls: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.left = elements
+        self.elements, self.calls = elements, calls
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[Any], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         options = dict(kwargs or {})
-        self.left -= max([_A_CALL, *(_elements(argument) for argument in (*args, *options.values()))])
-        if self.left < 0:
+        self.elements -= max([0, *(_elements(argument) for argument in (*args, *options.values()))])
+        self.calls -= 1
+        if min(self.elements, self.calls) < 0:
             raise ModelFileError("it is larger than the file could fill")
         return func(*args, **options)
 

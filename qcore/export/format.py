@@ -8,7 +8,7 @@ qcore      version that wrote it
 model      id and config of the registered network, or null
 layers     module path to what a packed layer is made of (quantizers, packed tensor, walk of a convolution)
 plugins    plugin name to its distribution and version: what reading the file needs
-checksums  tensor name to the 8-byte BLAKE2b of its bytes, in hexadecimal
+checksums  the 8-byte BLAKE2b of each tensor's bytes in hexadecimal, joined in the order of the sorted names
 extra      what the writer added: task, classes, feature names, arm, ...
 ========== ============================================================================================
 """
@@ -29,6 +29,7 @@ __all__ = ["FORMAT", "KEY", "ModelFile", "TensorInfo", "checksum", "inspect"]
 
 FORMAT = "qcore.model/1"
 KEY = "qcore"
+_DIGITS = 16
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,15 @@ class ModelFile:
 
     @property
     def checksums(self) -> dict[str, str]:
-        """Checksum of each tensor's bytes."""
-        return self.header["checksums"]  # type: ignore[no-any-return]
+        """Checksum of each tensor's bytes by name; fewer or more than the tensors if the file was tampered with."""
+        joined: str = self.header["checksums"]
+        parts = [joined[i : i + _DIGITS] for i in range(0, len(joined), _DIGITS)]
+        return dict(zip(sorted(self.tensors), parts, strict=False))
+
+    @property
+    def written_tensors(self) -> int:
+        """The number of tensors that the file was written with."""
+        return len(self.header["checksums"]) // _DIGITS
 
     def missing_plugins(self, loaded: Mapping[str, Any] | set[str]) -> dict[str, str]:
         """Return the needed plugins that are not ``loaded``, with what ``pip install`` brings them."""
@@ -92,7 +100,7 @@ class ModelFile:
 
 def checksum(data: bytes) -> str:
     """Return the 8-byte BLAKE2b of ``data`` in hexadecimal: it finds damage, it does not prove who wrote the file."""
-    return hashlib.blake2b(data, digest_size=8).hexdigest()
+    return hashlib.blake2b(data, digest_size=_DIGITS // 2).hexdigest()
 
 
 def inspect(path: str | Path) -> ModelFile:

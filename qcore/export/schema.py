@@ -74,7 +74,7 @@ class _Header(_Part):
     model: _Network | None
     layers: dict[str, _Layer]
     plugins: dict[_Name, _Origin]
-    checksums: dict[str, str]
+    checksums: str = Field(pattern=r"^([0-9a-f]{16})*$")
     extra: dict[str, Any]
 
 

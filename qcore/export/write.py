@@ -66,7 +66,7 @@ def to_bytes(model: nn.Module, *, metadata: Mapping[str, Any] | None = None, reg
         "model": _architecture(model),
         "layers": {path: _description(path, layer) for path, layer in _layers(model)},
         "plugins": _plugins(model, registry),
-        "checksums": {name: checksum(raw_bytes(tensor)) for name, tensor in tensors.items()},
+        "checksums": "".join(checksum(raw_bytes(tensors[name])) for name in sorted(tensors)),
         "extra": dict(metadata or {}),
     }
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from time import perf_counter_ns
 from typing import Any
@@ -44,16 +44,21 @@ class Latency:
 
 
 def interleaved_latency(
-    models: Mapping[str, Callable[[Tensor], Any]], inputs: Tensor, *, calls: int = 200, warmup: int = 30
+    models: Mapping[str, Callable[[Tensor], Any]],
+    inputs: Tensor | Sequence[Tensor],
+    *,
+    calls: int = 200,
+    warmup: int = 30,
 ) -> dict[str, Latency]:
-    """Time ``models`` on one batch, in the order A B C A B C ..., without gradients.
+    """Time ``models`` in the order A B C A B C ..., without gradients.
 
     Percentiles of models timed together can be compared; those of different runs cannot. The device is synchronized
     before each reading of the clock.
 
     Args:
         models: callables by name. One that fails is left out, with the reason; the others go on.
-        inputs: the batch, (n, ...).
+        inputs: the batch, (n, ...); or several of one size, taken in turns, the same by all models: a mixture or a
+            cascade does not take equally long for every sample.
         calls: timed calls a model, at least 2.
         warmup: calls a model before the first that counts.
 
@@ -62,7 +67,8 @@ def interleaved_latency(
     """
     if calls < 2 or warmup < 0:
         raise UsageError(f"latency needs at least 2 calls and no negative warm-up, got {calls} and {warmup}")
-    wait = _synchronizer(inputs)
+    batches = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    wait, size = _synchronizer(batches[0]), len(batches[0])
     times: dict[str, list[int]] = {name: [] for name in models}
     failed: dict[str, str] = {}
     with torch.inference_mode():
@@ -71,14 +77,14 @@ def interleaved_latency(
                 if name in failed:
                     continue
                 try:
-                    elapsed = _time_call(model, inputs, wait)
+                    elapsed = _time_call(model, batches[turn % len(batches)], wait)
                 except (QcoreError, RuntimeError) as error:
                     failed[name] = f"the model failed on the batch: {error}"
                     continue
                 if turn >= warmup:
                     times[name].append(elapsed)
     return {
-        name: Latency(batch=len(inputs), reason=failed[name]) if name in failed else _summary(taken, len(inputs))
+        name: Latency(batch=size, reason=failed[name]) if name in failed else _summary(taken, size)
         for name, taken in times.items()
     }
 

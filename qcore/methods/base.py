@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from qcore.registry import Registry
     from qcore.runs.report import Section
     from qcore.tasks.base import Task
+    from qcore.training.data import FoldTensors
 
 __all__ = ["Arm", "Method"]
 
@@ -73,9 +74,7 @@ class Method(ABC):
         """
 
     @abstractmethod
-    def build(
-        self, arm: Arm, task: Task, generator: torch.Generator, sources: Mapping[str, nn.Module]
-    ) -> nn.Module:
+    def build(self, arm: Arm, task: Task, generator: torch.Generator, sources: Mapping[str, nn.Module]) -> nn.Module:
         """Return the untrained network of ``arm``.
 
         Args:
@@ -90,17 +89,25 @@ class Method(ABC):
     def phases(self, arm: Arm) -> list[Phase]:
         """Return how ``arm`` is trained, in order; an empty list trains nothing."""
 
-    def calibrate(self, arm: Arm, model: nn.Module, inputs: Tensor, targets: Tensor) -> nn.Module:
-        """Return the model ready for evaluation; called after training, with the training part of the fold.
+    def calibrate(self, arm: Arm, model: nn.Module, data: FoldTensors) -> nn.Module:
+        """Return the model ready for evaluation; called after training.
 
-        The default fills static activation scales, where a quantizer needs it.
+        The default fills static activation scales from the training part, where a quantizer needs it. What depends on
+        how sure a model is, such as a threshold, belongs on the validation part: a model is surer of what it was
+        trained on than of anything else.
+
+        Args:
+            arm: which.
+            model: as its phases left it.
+            data: the fold's training and validation parts; the latter may be empty.
         """
+        import torch
+
         from qcore.nn import calibrate
         from qcore.quantizers import Quantizer
 
         waiting = [m for m in model.modules() if isinstance(m, Quantizer) and m.needs_calibration]
-        size = self.config.batch_size
-        return calibrate(model, [inputs[i : i + size] for i in range(0, len(inputs), size)]) if waiting else model
+        return calibrate(model, torch.split(data.train_inputs, self.config.batch_size)) if waiting else model
 
     def observe(self, arm: Arm, model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
         """Return further evidence for each of ``inputs`` (rows, ...), as tensors whose first axis is rows.

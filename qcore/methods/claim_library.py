@@ -26,8 +26,8 @@ def equivalence(
 
     The margin is in units of the metric; for an error, of which less is better, it is a share of the baseline's mean.
 
-    The test is two one-sided t tests on the paired differences over seeds and folds, with the variance correction
-    of Nadeau and Bengio (2003) for overlapping training parts.
+    The test is two one-sided t tests on the paired differences of folds, each the mean over its seeds, with the
+    variance correction of Nadeau and Bengio (2003) for overlapping training parts.
     """
     text = statement or f"{arm} equals {baseline} within {margin:g}"
     return Claim(claim_id, text, family, partial(_equivalent, arm=arm, baseline=baseline, margin=margin, metric=metric))
@@ -76,7 +76,9 @@ def size_ratio(
 
 
 def _differences(evidence: Evidence, arm: str, baseline: str, metric: str | None) -> tuple[list[float], str]:
-    differences = (evidence.scores(arm, metric) - evidence.scores(baseline, metric)).ravel()
+    from qcore.measure.statistics import per_fold
+
+    differences = per_fold(evidence.scores(arm, metric) - evidence.scores(baseline, metric))
     if differences.size < 2:
         raise MissingEvidenceError("it takes at least two folds or seeds")
     if not np.isfinite(differences).all():

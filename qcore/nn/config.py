@@ -20,7 +20,10 @@ class MLPConfig(ModelConfig):
     out_features: int = Field(ge=1, description="classes, or 1 for a regression")
     hidden: tuple[int, ...] = Field((128, 64), description="widths of the hidden layers")
     dropout: float = Field(0.1, ge=0, lt=1, description="share of hidden units dropped in training")
-    pre_norm: bool = Field(True, description="a LayerNorm before each hidden linear layer (SubLN)")
+    pre_norm: bool = Field(True, description="a LayerNorm before each hidden linear layer after the first (SubLN)")
+    input_norm: bool = Field(
+        False, description="a LayerNorm before the first layer too; it hides how large a sample is, which features tell"
+    )
     post_norm: bool = Field(True, description="a LayerNorm after each hidden linear layer")
     standardize: bool = Field(True, description="scale the input to mean 0 and deviation 1 of the training part")
     rescale: bool = Field(False, description="scale the output to mean and deviation of the training targets")

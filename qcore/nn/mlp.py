@@ -53,10 +53,10 @@ class MLP(nn.Module):
                     following,
                     generator,
                     dropout=config.dropout,
-                    pre_norm=config.pre_norm,
+                    pre_norm=config.input_norm if place == 0 else config.pre_norm,
                     post_norm=config.post_norm,
                 )
-                for width, following in zip(widths, widths[1:], strict=False)
+                for place, (width, following) in enumerate(zip(widths, widths[1:], strict=False))
             )
         )
         self.head = init.linear(widths[-1], config.out_features, generator)

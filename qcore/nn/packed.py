@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from qcore.backends.base import KernelRequest
-from qcore.backends.choose import BackendChoice, Candidate, choose
+from qcore.backends.choice import BackendChoice, Candidate, choose
 from qcore.errors import CalibrationError
 from qcore.nn.layers import QuantConv2d, QuantLayer, conv_shape, encode_input, pad_input
 from qcore.quantizers.base import Quantizer

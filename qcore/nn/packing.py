@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from qcore.backends.choose import Candidate, find_backends, report_fallback
+from qcore.backends.choice import Candidate, find_backends, report_fallback
 from qcore.nn.convert import replace_modules
 from qcore.nn.layers import QuantLayer
 from qcore.nn.packed import PackedLayer, pack_layer

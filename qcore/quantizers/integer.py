@@ -40,8 +40,8 @@ class IntQuantizer(Quantizer):
     and at 1 bit the gradient passes unmasked). Scales are functions of ``x`` without gradient.
 
     Attributes:
-        low, high: the static range, float32 (1, 1), (rows, 1) or (rows, groups); empty before it is known, and always
-            empty when dynamic.
+        low, high: the static range, float32 (1, 1), (rows, 1) or (rows, groups); empty before it is known. A
+            dynamic range has no state.
     """
 
     Config = IntConfig
@@ -51,8 +51,8 @@ class IntQuantizer(Quantizer):
     def __init__(self, config: QuantizerConfig | None = None) -> None:
         super().__init__(config)
         self.config: IntConfig
-        self.register_buffer("low", torch.empty(0))
-        self.register_buffer("high", torch.empty(0))
+        for name in ("low", "high"):
+            self.register_buffer(name, torch.empty(0), persistent=not self.config.dynamic)
 
     @property
     def needs_calibration(self) -> bool:

@@ -12,7 +12,7 @@ from qcore.registry import validate_config
 
 __all__ = ["RunConfig", "changed_options", "make_run_config"]
 
-FREE = frozenset({"workers", "latency", "calls", "device"})
+FREE = frozenset({"workers", "latency", "calls"})
 """Options that a resumed run may change: they move times, not scores."""
 
 

@@ -80,7 +80,7 @@ def _train(
     model = method.build(arm, work.task, job_generator(job.seed, job.fold, "init"), sources)
     generator = job_generator(job.seed, job.fold, "train")
     history = fit(model, method.phases(arm), data, work.task, generator=generator, fabric=fabric, on_epoch=on_epoch)
-    return method.calibrate(arm, model, data.train_inputs, data.train_targets).eval(), history
+    return method.calibrate(arm, model, data).eval(), history
 
 
 def _evaluate(work: Work, arm: Arm, model: nn.Module, fold: Fold, job: Job, folder: Path) -> dict[str, Any]:
@@ -89,11 +89,11 @@ def _evaluate(work: Work, arm: Arm, model: nn.Module, fold: Fold, job: Job, fold
 
     task, data = work.task, work.task.data
     inputs, targets = data.inputs[fold.test], data.targets[fold.test]
-    with count_visits(model) as test_visits:
-        output = outputs(model, inputs)
     with count_visits(model) as train_visits:
         if train_visits:
             outputs(model, data.inputs[fold.train])
+    with count_visits(model) as test_visits:  # last, as observe() is promised a model that has just seen the test part
+        output = outputs(model, inputs)
     with torch.no_grad():
         observed = work.method.observe(arm, model, inputs)
     _write_samples(folder, _samples(work, job, fold, output, observed))

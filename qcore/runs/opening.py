@@ -19,7 +19,7 @@ from qcore.runs.rundir import Run, resume_hint
 if TYPE_CHECKING:
     from qcore.plugins import Framework
 
-__all__ = ["open_new", "reopen"]
+__all__ = ["add_local_plugins", "open_new", "reopen"]
 
 FACTS = ("started", "command", "versions", "plugins", "git", "device", "backends")
 """What a resumed run keeps from its start; those of each time it was resumed are listed beside."""
@@ -50,8 +50,11 @@ def reopen(
     """
     record = run.record
     if run.status == "running":
-        raise UsageError(f"{run.path} is being run by process {record['pid']} on {record['host']}")
-    _add_local_plugins(record, framework)
+        raise UsageError(
+            f"{run.path} is being run by process {record['pid']} on {record['host']}",
+            f'wait for it; if it was lost with its machine, set "status" to "interrupted" in {run.path / "run.json"}',
+        )
+    add_local_plugins(record, framework)
     made = make_plan({**record["config"], **values}, framework, run.path)
     fresh = _record(made, command)
     changed = _changes(record, fresh)
@@ -109,7 +112,8 @@ def _empty(out: Path) -> Path:
     return out
 
 
-def _add_local_plugins(record: Mapping[str, Any], framework: Framework) -> None:
+def add_local_plugins(record: Mapping[str, Any], framework: Framework) -> None:
+    """Load the plugins that the run of ``record`` took from files, unless they are here."""
     here = {status.name for status in framework.plugins if status.status == "loaded"}
     for address, name in record["framework"]["added"]:
         if name not in here:

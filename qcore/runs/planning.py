@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qcore.errors import PluginError, UnknownNameError, UsageError, did_you_mean
+from qcore.errors import BackendError, PluginError, UnknownNameError, UsageError, did_you_mean
 from qcore.runs.config import RunConfig, make_run_config
 from qcore.runs.rundir import Job
 
@@ -119,6 +119,7 @@ def make_work(config: RunConfig, framework: Framework) -> Work:
     """Make method, task and folds; reads and checks the data."""
     from qcore.tasks.splits import make_folds
 
+    _check_backend(framework)
     method = framework.registry.make("method", config.plugin, **config.settings)
     method.spec_id, method.registry = config.plugin, framework.registry
     task = framework.registry.make("task", config.task, **config.task_options)
@@ -126,6 +127,17 @@ def make_work(config: RunConfig, framework: Framework) -> Work:
     method.check(task)
     folds = make_folds(task, config.folds, config.validation, SPLIT_SEED)
     return Work(framework, config, method, task, folds)
+
+
+def _check_backend(framework: Framework) -> None:
+    """Raise BackendError now, not after the first training, if the user named a backend that is not available."""
+    from qcore.backends import find_backends
+
+    candidates, named = find_backends(registry=framework.registry)
+    probe = candidates[0].backend.probe() if named else None
+    if probe is not None and not probe.available:
+        reason = f"the backend {candidates[0].id} is not available: {probe.reason}"
+        raise BackendError(reason, probe.details.get("hint"))
 
 
 def resolve_method(framework: Framework, reference: str) -> str:

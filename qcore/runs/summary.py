@@ -71,16 +71,16 @@ def paired_tests(evidence: Evidence, baseline: str) -> list[dict[str, Any]]:
 
 
 def paired_differences(differences: Sequence[Array], sizes: tuple[int, int]) -> list[dict[str, Any]]:
-    """Test each of ``differences`` (seeds, folds) against zero and adjust the p values over all of them (Holm).
+    """Test each of ``differences`` (seeds, folds), averaged over seeds, against zero; adjust the p values (Holm).
 
     Returns:
         A list of ``{"difference", "interval", "statistic", "p_value", "p_adjusted", "test", "reason", "wilcoxon_p"}``.
     """
-    from qcore.measure.statistics import holm, nadeau_bengio_t, wilcoxon
+    from qcore.measure.statistics import holm, nadeau_bengio_t, per_fold, wilcoxon
 
     rows: list[dict[str, Any]] = []
     for values in differences:
-        found, ranks = nadeau_bengio_t(values, *sizes), wilcoxon(values.ravel())
+        found, ranks = nadeau_bengio_t(per_fold(values), *sizes), wilcoxon(per_fold(values))
         rows.append(
             {
                 "difference": found.estimate,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from qcore.errors import QcoreError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["BATCHES", "measure_arms"]
 
 BATCHES = (1, 64)
-"""Samples a call. The first also serves for measured energy, the last for modelled."""
+"""Samples a call, each a divisor of the last. The first also serves for measured energy, the last for modelled."""
 
 NOT_ASKED = "not measured: the run was asked to leave it out"
 
@@ -31,15 +31,15 @@ def measure_arms(plan: Plan, run: Run) -> dict[str, dict[str, Any]]:
     from qcore.measure.energy import meter
     from qcore.runs.worker import one_thread
 
-    fold, data = plan.work.folds[0], plan.work.task.data
-    batches = {size: data.inputs[fold.test[:size]] for size in BATCHES}
+    test, inputs = plan.work.folds[0].test, plan.work.task.data.inputs
+    batches = _batches(inputs, test)
     with one_thread():
         models, missing = _load(plan, run)
         asked = plan.config.latency
         latency = _latencies(models, batches, plan.config.calls) if asked else {}
         counter = meter() if asked else None
         energy = {name: _energy(counter, model, batches[BATCHES[0]]) for name, model in models.items()}
-        modelled = {name: _modelled(model, batches[BATCHES[-1]]) for name, model in models.items()}
+        modelled = {name: _modelled(model, inputs[test[: BATCHES[-1]]]) for name, model in models.items()}
     return {
         arm.name: {
             "latency_us": latency.get(arm.name, {"reason": missing.get(arm.name, NOT_ASKED)}),
@@ -48,6 +48,14 @@ def measure_arms(plan: Plan, run: Run) -> dict[str, dict[str, Any]]:
         }
         for arm in plan.arms
     }
+
+
+def _batches(inputs: Tensor, test: Tensor) -> dict[int, list[Tensor]]:
+    """Return batches of each size from the rows ``test`` of ``inputs``; a test part too small for one comes again."""
+    import torch
+
+    rows = test[torch.arange(BATCHES[-1]) % len(test)]
+    return {size: list(torch.split(inputs[rows], size)) for size in BATCHES}
 
 
 def _load(plan: Plan, run: Run) -> tuple[dict[str, nn.Module], dict[str, str]]:
@@ -65,7 +73,7 @@ def _load(plan: Plan, run: Run) -> tuple[dict[str, nn.Module], dict[str, str]]:
     return models, missing
 
 
-def _latencies(models: dict[str, nn.Module], batches: dict[int, Tensor], calls: int) -> dict[str, dict[str, Any]]:
+def _latencies(models: dict[str, nn.Module], batches: dict[int, list[Tensor]], calls: int) -> dict[str, dict[str, Any]]:
     """Return ``{arm: {batch size: {"p50", "p90", "p99", "mean", "std", "calls", ...}}}``."""
     from qcore.measure.latency import interleaved_latency
 
@@ -76,19 +84,26 @@ def _latencies(models: dict[str, nn.Module], batches: dict[int, Tensor], calls: 
     return found
 
 
-def _energy(counter: EnergyMeter | None, model: nn.Module, inputs: Tensor) -> dict[str, Any]:
+def _energy(counter: EnergyMeter | None, model: nn.Module, batches: list[Tensor]) -> dict[str, Any]:
     import torch
 
     if counter is None:
         return _unknown(NOT_ASKED)
-    with torch.no_grad():
-        return counter.measure(partial(model, inputs)).as_dict()
+    samples = cycle(batches)
+    try:
+        with torch.no_grad():
+            return counter.measure(lambda: model(next(samples))).as_dict()
+    except (QcoreError, RuntimeError) as error:
+        return _unknown(f"the model failed: {error}")
 
 
 def _modelled(model: nn.Module, inputs: Tensor) -> dict[str, Any]:
     from qcore.measure.energy import modelled_energy
 
-    return modelled_energy(model, inputs).as_dict()
+    try:
+        return modelled_energy(model, inputs).as_dict()
+    except (QcoreError, RuntimeError) as error:
+        return _unknown(f"the model failed: {error}")
 
 
 def _unknown(reason: str) -> dict[str, Any]:

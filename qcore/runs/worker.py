@@ -7,7 +7,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import connection, parent_process
 from typing import TYPE_CHECKING, Any
@@ -87,15 +87,18 @@ def do(work: Work, run: Run, job: Job, fabric: Fabric, events: Events) -> dict[s
     from qcore.runs.job import run_job
 
     where = {"arm": job.arm, "fold": job.fold, "seed": job.seed}
+    trace = run.folder(job) / "error.txt"
     events({"kind": "job_started", **where})
     try:
-        return run_job(work, run, job, fabric, lambda row: events(_epoch_event(row, where)))
+        result = run_job(work, run, job, fabric, lambda row: events(_epoch_event(row, where)))
     except QcoreError as error:
         raise type(error)(f"{job}: {error.message}", error.hint) from error
     except Exception as error:  # a method is foreign code
-        path = run.folder(job) / "error.txt"
-        atomic_write(path, "".join(traceback.format_exception(error)))
-        raise QcoreError(f"{job}: {type(error).__name__}: {error}", f"the traceback is in {path}") from error
+        atomic_write(trace, "".join(traceback.format_exception(error)))
+        raise QcoreError(f"{job}: {type(error).__name__}: {error}", f"the traceback is in {trace}") from error
+    with suppress(OSError):  # that of an earlier attempt
+        trace.unlink(missing_ok=True)
+    return result
 
 
 @contextmanager

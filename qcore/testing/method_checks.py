@@ -13,6 +13,7 @@ from qcore.testing.cases import expect
 from qcore.testing.inputs import generator, random_state_kept
 from qcore.testing.subjects import Offer
 from qcore.testing.tiny_task import TinyTask
+from qcore.training.data import FoldTensors
 
 
 def make(offer: Offer) -> Method:
@@ -39,7 +40,7 @@ def built(offer: Offer) -> Iterator[tuple[Arm, nn.Module, Tensor]]:
         fit_scalers = getattr(model, "fit_scalers", None)
         if callable(fit_scalers):
             fit_scalers(inputs, targets)
-        model = method.calibrate(arm, model.eval(), inputs, targets).eval()
+        model = method.calibrate(arm, model.eval(), FoldTensors(inputs, targets, inputs, targets)).eval()
         sources[arm.name] = pack(model, registry=offer.registry)
         yield arm, model, inputs
 

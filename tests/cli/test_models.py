@@ -26,6 +26,34 @@ def test_eval_fails_where_a_model_scores_otherwise(qcore, finished, monkeypatch)
     assert "differs" in result.stdout
 
 
+def test_eval_finds_the_plugin_that_a_run_took_from_a_file(qcore, table, tmp_path):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(
+        "from qcore.hookspecs import hookimpl\n"
+        "from qcore.registry import MethodSpec\n"
+        "@hookimpl\n"
+        "def qcore_methods():\n"
+        "    target, config = 'qcore.methods.float_baseline:FloatMethod', 'qcore.methods.config:FloatConfig'\n"
+        "    return [MethodSpec(name='mine', target=target, config=config, summary='for a test')]\n"
+    )
+    words = ("--data", table, "--target", "kind", "--folds", "2", "--workers", "1", "--no-latency")
+    made = qcore("run", "-p", plugin, *words, "--set", "epochs=1", "--out", tmp_path / "run")
+    assert made.exit_code == 0, made.stderr
+    found = qcore("eval", tmp_path / "run")
+    assert found.exit_code == 0, found.stderr
+
+
+def test_eval_of_a_run_whose_data_have_changed_blames_the_data(qcore, table, tmp_path):
+    data = tmp_path / "data.csv"
+    data.write_text(table.read_text())
+    words = ("--data", data, "--target", "kind", "--folds", "2", "--workers", "1", "--no-latency")
+    assert qcore("run", "-p", "float", *words, "--set", "epochs=1", "--out", tmp_path / "run").exit_code == 0
+    data.write_text(table.read_text().replace("0.01", "0.5"))
+    found = qcore("eval", tmp_path / "run")
+    assert found.exit_code == 5
+    assert "have changed" in found.stderr
+
+
 def test_eval_scores_one_model_on_a_file(qcore, finished, table):
     result = qcore("eval", finished.model, "--data", table, "--target", "kind", "--json")
     assert result.exit_code == 0, result.stderr

@@ -46,6 +46,15 @@ def test_calls_get_the_batch_and_no_gradient() -> None:
     assert seen == [False, False]
 
 
+def test_several_batches_are_taken_in_turns_and_are_the_same_for_all_models() -> None:
+    batches = [torch.zeros(1, 3), torch.ones(1, 3)]
+    seen: dict[str, list[float]] = {"a": [], "b": []}
+    models = {name: (lambda x, name=name: seen[name].append(float(x[0, 0]))) for name in seen}
+    found = interleaved_latency(models, batches, calls=3, warmup=1)
+    assert seen == {"a": [0.0, 1.0, 0.0, 1.0], "b": [0.0, 1.0, 0.0, 1.0]}
+    assert found["a"].batch == 1
+
+
 @pytest.mark.parametrize("error", [RuntimeError("shapes"), QcoreError("static range")])
 def test_a_model_that_fails_has_a_reason_and_hurts_no_other(error: Exception) -> None:
     def broken(x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from qcore.methods import Method, Phase
 from qcore.nn import QuantConv2d, QuantLinear
 from qcore.plugins import Framework
 from qcore.tasks.base import Task
+from qcore.training.data import FoldTensors
 
 
 @pytest.fixture(scope="module")
@@ -77,5 +78,5 @@ def test_static_activation_scales_are_filled_from_the_training_part(framework: F
     source = method.build(base, digits, generator(), {}).eval()
     model = method.build(ptq, digits, generator(), {"float": source}).eval()
     inputs, targets = digits.data.inputs[:50], digits.data.targets[:50]
-    ready = method.calibrate(ptq, model, inputs, targets)
+    ready = method.calibrate(ptq, model, FoldTensors(inputs, targets, inputs[:0], targets[:0]))
     assert torch.isfinite(ready(inputs)).all()

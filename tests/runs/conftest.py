@@ -34,7 +34,7 @@ fw = Framework(no_plugins=True, config={})
 run(sys.argv[1], out=sys.argv[2], workers=int(sys.argv[3]), framework=fw, **options)
 """
 
-PLUGIN = '''
+PLUGIN = """
 from __future__ import annotations
 
 import os
@@ -110,7 +110,7 @@ def __getattr__(name):
                 time.sleep(600)
 
     return Probe
-'''
+"""
 
 
 @pytest.fixture(scope="session")

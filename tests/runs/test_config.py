@@ -39,6 +39,7 @@ def test_only_options_that_decide_the_numbers_count_as_changed() -> None:
     old = make_run_config({**BASE, "workers": 2, "seeds": 1})
     assert changed_options(make_run_config({**BASE, "workers": 1, "latency": False}), old) == []
     assert changed_options(make_run_config({**BASE, "seeds": 2}), old) == ["seeds: [0] then, [0, 1] now"]
+    assert changed_options(make_run_config({**BASE, "device": "cuda"}), old), "another device rounds differently"
 
 
 def test_the_config_of_a_run_needs_no_torch() -> None:

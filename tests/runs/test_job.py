@@ -79,6 +79,31 @@ def test_a_method_that_observes_the_wrong_number_of_rows_is_told_so(tiny: Start,
         tiny(str(file))
 
 
+def test_a_method_observes_a_model_that_has_just_seen_the_test_part(tiny: Start, tmp_path: Path) -> None:
+    file = tmp_path / "routed.py"
+    file.write_text(
+        "from qcore.hookspecs import hookimpl\n"
+        "from qcore.registry import MethodSpec\n"
+        "@hookimpl\n"
+        "def qcore_methods():\n"
+        "    return [MethodSpec(name='routed', target=__name__ + ':Routed', summary='for a test',\n"
+        "                       config='qcore.methods.config:FloatConfig')]\n"
+        "from qcore.methods.float_baseline import FloatMethod\n"
+        "class Routed(FloatMethod):\n"
+        "    def build(self, arm, task, generator, sources):\n"
+        "        from torch import nn\n"
+        "        from qcore.nn import MixtureOfExperts\n"
+        "        router = self.registry.make('router', 'core/topk', in_features=30, experts=2)\n"
+        "        experts = [self.network(task, generator, hidden=(4,)) for _ in range(2)]\n"
+        "        return MixtureOfExperts(experts, router)\n"
+        "    def observe(self, arm, model, inputs):\n"
+        "        return {'probabilities': model.last_routing.probabilities}\n",
+        encoding="utf-8",
+    )
+    run = tiny(str(file), folds=3)
+    assert run.samples("float", 0, 0)["probabilities"].shape == (190, 2)
+
+
 def test_a_run_leaves_the_global_random_state_and_the_threads_alone(tiny: Start) -> None:
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     tiny("float")

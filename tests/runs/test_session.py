@@ -16,6 +16,7 @@ from qcore.runs import Job, Run, plan
 Start = Callable[..., Run]
 Script = Callable[..., subprocess.Popen[str]]
 
+
 def test_a_run_leaves_its_evidence_and_says_it_is_done(finished: Run) -> None:
     record = finished.record
     assert finished.status == record["status"] == "done"
@@ -175,6 +176,34 @@ def test_a_run_that_another_process_does_cannot_be_resumed(tiny: Start) -> None:
     run.update(status="running")
     with pytest.raises(UsageError, match=f"process {os.getpid()}"):
         tiny(resume=run.path)
+
+
+def test_a_run_that_another_host_may_do_says_what_to_do_if_that_host_is_lost(tiny: Start) -> None:
+    run = tiny("float")
+    run.update(status="running", host="elsewhere")
+    with pytest.raises(UsageError, match="on elsewhere") as caught:
+        tiny(resume=run.path)
+    assert "interrupted" in (caught.value.hint or "")
+    run.update(status="interrupted")
+    assert tiny(resume=run.path).status == "done"
+
+
+def test_a_job_that_failed_leaves_no_traceback_once_it_is_done(
+    tiny: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qcore.training import loop
+
+    def broken(*words: Any, **options: Any) -> None:
+        raise ZeroDivisionError("for once")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "batches", broken)
+        with pytest.raises(QcoreError, match="for once"):
+            tiny("float")
+    trace = Run(tmp_path / "run").folder(Job(0, 0, "float")) / "error.txt"
+    assert trace.is_file()
+    assert tiny(resume=tmp_path / "run").status == "done"
+    assert not trace.exists()
 
 
 def test_a_directory_without_a_run_is_no_run(tmp_path: Path) -> None:

@@ -99,6 +99,21 @@ def test_worst_case_sums_beyond_two_to_the_24_are_exact(x_encoding: str, w_encod
     assert torch.equal(integer_linear(x, w, bias), expected_linear(x, w, bias))
 
 
+@pytest.mark.parametrize("features", [1100, 4000])
+def test_many_odd_sums_just_beyond_two_to_the_24_are_rounded_once(features: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def large(rows: int) -> Encoded:
+        codes = torch.randint(119, 128, (rows, features), generator=generator).float()
+        return Encoded(codes, torch.ones(rows, 1), codes.shape, torch.float32, "int", 8)
+
+    x, w = large(64), large(64)
+    assert (as_int64(x) @ as_int64(w).T).min() > 2**23 * 1.9
+    assert torch.equal(integer_linear(x, w, None), expected_linear(x, w, None))
+    in_float32 = x.codes @ w.codes.T
+    assert features < 4000 or not torch.equal(in_float32, expected_linear(x, w, None))  # so float32 would not do
+
+
 def test_the_bias_is_added_after_the_product_of_the_scales() -> None:
     one = torch.tensor([[1.0]])
     x = Encoded(one * 3, one * 0.1, torch.Size([1, 1]), torch.float32, "int", 8)

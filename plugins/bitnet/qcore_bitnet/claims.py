@@ -121,4 +121,3 @@ def _bits(evidence: Evidence) -> Verdict:
         value=float(bits.mean()),
         test="bytes of the packed layers against ceil(columns / 5) a row and 4 a scale; the value is bits a weight",
     )
-

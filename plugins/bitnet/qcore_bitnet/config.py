@@ -54,9 +54,12 @@ class BitNetConfig(MethodConfig):
     """Options of the method ``bitnet/bitnet``.
 
     Attributes:
+        float_lr: peak learning rate of float and of 8-bit weights. The papers train ternary networks at 5 to 6 times
+            the float rate (arXiv:2411.04965 and 2504.18415); one rate for all would hold the baseline back.
         granularity: of the ternary and the binary weights.
         group_size: columns a group, for granularity ``group``.
-        subln: whether each quantized layer normalizes its input (SubLN); False leaves the norms out of every arm.
+        subln: whether each quantized layer after the first, whose input is standardized, normalizes its input (SubLN);
+            False leaves the norms out of every arm.
         switch: share of the steps after which stage 2 begins: the learning rate drops and the weight decay ends.
         stage1_end: learning rate at the end of stage 1, as a share of its peak.
         stage2_start: learning rate at the start of stage 2, as a share of stage 1's peak; it ends at 0.
@@ -65,7 +68,8 @@ class BitNetConfig(MethodConfig):
     """
 
     epochs: int = Field(default=40, ge=1, description="epochs of the main phase")
-    lr: float = Field(default=1e-2, gt=0, description="peak learning rate of stage 1, in every arm")
+    lr: float = Field(default=1e-2, gt=0, description="peak learning rate of stage 1, ternary and binary weights")
+    float_lr: float = Field(default=2e-3, gt=0, description="peak learning rate of stage 1, float and 8-bit weights")
     weight_decay: float = Field(default=0.1, ge=0, description="decoupled weight decay of stage 1; stage 2 has none")
     patience: int | None = Field(
         default=None, ge=1, description="epochs without a better validation score; none stops both stages short"

@@ -24,12 +24,17 @@ PTQ2 = {"quantizer": "core/int", "bits": 2, "granularity": "row", "scale": "mse"
 """The strongest 2-bit weights that the core makes without training: a scale a row, of least squared error."""
 
 
+FLOAT_RATE = ("float", "int8")
+"""Arms whose weights are fine enough for the float network's learning rate."""
+
+
 class BitNet(Method):
     """BitNet b1.58 and its forerunner on the task's own network.
 
     All arms have the same network, optimizer, schedule and rule for the checkpoint: all epochs, and of these the one
-    with the best validation score. The head stays float, and so does the first convolution of a network that has any.
-    Weights of the float arm are quantized after training in ``ptq2`` and fine-tuned in ``ternary_converted``.
+    with the best validation score. The learning rate is the float network's, or five times it for coarse weights. The
+    head stays float, and so does the first convolution of a network that has any. Weights of the float arm are
+    quantized after training in ``ptq2`` and fine-tuned in ``ternary_converted``.
 
     Source: Wang et al. 2023, arXiv:2310.11453; Ma et al. 2024, arXiv:2402.17764; "The Era of 1-bit LLMs: Training Tips,
     Code and FAQ" (schedule); "Fine-tuning LLMs to 1.58 bits", Hugging Face blog, 2024 (conversion).
@@ -66,7 +71,7 @@ class BitNet(Method):
             return []
         config = self.config
         optimizer = OptimizerConfig(
-            lr=config.lr,
+            lr=config.float_lr if arm.name in FLOAT_RATE else config.lr,
             weight_decay=config.weight_decay,
             lr_schedule=TwoStageRate(config.switch, config.stage1_end, config.stage2_start),
             weight_decay_schedule=TwoStageDecay(config.switch),

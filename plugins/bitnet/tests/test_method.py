@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,17 +110,22 @@ def test_groups_without_a_size_are_refused() -> None:
 
 
 @pytest.mark.parametrize("subln", [True, False])
-def test_subln_puts_a_norm_before_each_hidden_layer_of_every_arm(subln: bool) -> None:
+def test_subln_puts_a_norm_before_each_hidden_layer_after_the_first_in_every_arm(subln: bool) -> None:
     for name in ("float", "ternary"):
         blocks = [module for module in build(method(subln=subln), name).modules() if isinstance(module, MLPBlock)]
-        assert {isinstance(block.pre_norm, nn.LayerNorm) for block in blocks} == {subln}
+        norms = [isinstance(block.pre_norm, nn.LayerNorm) for block in blocks]
+        assert norms == [False, *[subln] * (len(blocks) - 1)]
+        assert len(blocks) > 1
 
 
 def test_trained_arms_share_optimizer_schedule_and_stopping() -> None:
     made = method()
     phases = {name: made.phases(arm_of(made, name)) for name in ("float", "int8", "ternary", "binary")}
-    assert all(found == phases["float"] for found in phases.values())
-    (optimizer,) = phases["float"][0].optimizers
+    assert phases["int8"] == phases["float"] and phases["binary"] == phases["ternary"]
+    (coarse,), (optimizer,) = phases["ternary"][0].optimizers, phases["float"][0].optimizers
+    assert coarse.lr == 5 * optimizer.lr
+    assert replace(phases["ternary"][0], optimizers=()) == replace(phases["float"][0], optimizers=())
+    assert replace(coarse, lr=optimizer.lr) == optimizer
     assert optimizer.weight_decay == 0.1
     assert (optimizer.weight_decay_schedule(0.4), optimizer.weight_decay_schedule(0.6)) == (1.0, 0.0)
     assert optimizer.lr_schedule(0.499) > 1.5 * optimizer.lr_schedule(0.5)

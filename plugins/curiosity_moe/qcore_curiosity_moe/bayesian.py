@@ -34,7 +34,7 @@ class BayesianRouter(Router):
         p^m = softmax(A3 (d2^m * relu(A2 (d1^m * h) + a2)) + a3)       M passes in one batch
         pbar = mean_m p^m
         U = H(pbar) - mean_m H(p^m)                                    nats; or sum_e Var_m p^m_e
-        u = clip((U - low) / (high - low), 0, 1)                       low, high: quantiles 0.05, 0.95 of training rows
+        u = clip((U - low) / (high - low), 0, 1)                       low, high: quantiles 0.05, 0.95 of a calibration
         p'_i = pbar_i exp((alpha u + bias) beta_i) / sum_j ...         beta_i = (b_i - b_min) / (b_max - b_min)
 
     and the k largest of p' are called. No gradient passes through u. Source: arXiv:2511.11743 (v4's precision prior).
@@ -157,7 +157,7 @@ class BayesianRouter(Router):
 
     @torch.no_grad()
     def calibrate(self, x: Tensor) -> None:
-        """Set the map of the uncertainty from training rows (rows, in_features), as eval mode sees them."""
+        """Set the map of the uncertainty from calibration rows (rows, in_features), as eval mode sees them."""
         training = self.training
         self.eval()
         raw = torch.cat([self.raw_uncertainty(self.probabilities(rows)[0]) for rows in torch.split(x, ROWS_AT_ONCE)])

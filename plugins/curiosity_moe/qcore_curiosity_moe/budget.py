@@ -1,4 +1,4 @@
-"""Precision budgets: how far the prior may lean to many bits, found on training rows.
+"""Precision budgets: how far the prior may lean to many bits, found on calibration rows.
 
 A budget is a limit: the bias that keeps it is never positive, so that no row is given more bits than the router chose.
 It sends rows to experts that the router did not choose for them, so the experts should be trained on all rows, each
@@ -71,7 +71,7 @@ def meet_budget(
 
     Args:
         router: calibrated; its config has ``k = 1``.
-        x: training rows (rows, in_features) as the router sees them.
+        x: calibration rows (rows, in_features) as the router sees them.
         bits: width of each expert.
         budget: the limit.
         knob: ``bias``, which can go down to the cheapest expert alone and goes no higher than 0, or ``alpha``, which

@@ -58,7 +58,7 @@ class Cascade(nn.Module):
 
     @torch.no_grad()
     def fit_thresholds(self, x: Tensor, share: float) -> None:
-        """Set the thresholds so that each stage sends on ``share`` of the training rows ``x`` that reach it."""
+        """Set the thresholds so that each stage sends on ``share`` of the calibration rows ``x`` that reach it."""
         training = self.training
         self.eval()
         for index in range(len(self.thresholds)):

@@ -143,10 +143,10 @@ class CuriosityMoEConfig(MethodConfig):
         alpha_warmup: share of the training over which alpha rises from 0.
         balance: coefficient of the load balance penalty ``E sum_e F_e P_e``.
         balance_form: that, or the reference's ``l2_importance``, ``sum_e P_e^2``.
-        budget_bits: most mean bits a sample, met on the training part.
-        budget_share: largest share of samples for the expert of the highest precision, met on the training part.
+        budget_bits: most mean bits a sample, met on the validation part.
+        budget_share: largest share of samples for the expert of the highest precision, met on the validation part.
         budget_knob: what is moved to meet it: ``bias`` (on beta, always possible) or ``alpha``.
-        cascade_share: share of training samples that the cascade sends on.
+        cascade_share: share of validation samples that the cascade sends on.
     """
 
     epochs: int = Field(default=40, ge=1, description="epochs of the main phase")
@@ -187,7 +187,7 @@ class CuriosityMoEConfig(MethodConfig):
     budget_bits: float | None = Field(default=None, gt=0, description="most mean bits a sample")
     budget_share: float | None = Field(default=None, ge=0, le=1, description="largest share of the top expert")
     budget_knob: Literal["bias", "alpha"] = Field(default="bias", description="what is moved to meet a budget")
-    cascade_share: float = Field(default=0.3, ge=0, le=1, description="share of training samples sent on")
+    cascade_share: float = Field(default=0.3, ge=0, le=1, description="share of validation samples sent on")
 
     @field_validator("experts", mode="after")
     @classmethod

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from qcore.methods import Claim, Evidence
     from qcore.runs.report import Section
     from qcore.tasks.base import Task
+    from qcore.training.data import FoldTensors
 
 __all__ = ["CASCADE", "CuriosityMoE"]
 
@@ -112,13 +113,18 @@ class CuriosityMoE(Method):
             )
         ]
 
-    def calibrate(self, arm: Arm, model: nn.Module, inputs: Tensor, targets: Tensor) -> nn.Module:
-        """Set static scales, the map of the uncertainty, the precision budget, and the cascade's thresholds."""
-        model = super().calibrate(arm, model, inputs, targets)
+    def calibrate(self, arm: Arm, model: nn.Module, data: FoldTensors) -> nn.Module:
+        """Set static scales, the map of the uncertainty, the precision budget, and the cascade's thresholds.
+
+        All but the scales are set on the validation part, where there is one: networks are surer of what they were
+        trained on, and a threshold set there sends too many unseen samples on.
+        """
+        model = super().calibrate(arm, model, data)
+        unseen = data.validation_inputs if len(data.validation_inputs) else data.train_inputs
         if isinstance(model, Mixture):
-            self._calibrate_router(arm, model, model.scaler(inputs))
+            self._calibrate_router(arm, model, model.scaler(unseen))
         if isinstance(model, CascadeNetwork):
-            model.cascade.fit_thresholds(model.scaler(inputs), self.config.cascade_share)
+            model.cascade.fit_thresholds(model.scaler(unseen), self.config.cascade_share)
         return model
 
     def observe(self, arm: Arm, model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:

@@ -50,7 +50,7 @@ class Mixture(Scaled):
         trunk = None
         width, hidden = config.in_features, config.hidden
         if config.trunk:
-            trunk = MLPBlock(width, hidden[0], generator, dropout=config.dropout)
+            trunk = MLPBlock(width, hidden[0], generator, dropout=config.dropout, pre_norm=False)
             width, hidden = hidden[0], hidden[1:]
         experts = [_body(config, generator, width, hidden) for _ in range(config.experts)]
         self.moe = MixtureOfExperts(experts, _router(config, generator), trunk)
@@ -129,6 +129,7 @@ def _body(
         "hidden": hidden or config.hidden,
         "dropout": config.dropout,
         "standardize": False,
+        "input_norm": width is not None and width != config.in_features,  # what a trunk gives is not standardized
     }
     return MLP(MLPConfig.model_validate(options), generator)
 

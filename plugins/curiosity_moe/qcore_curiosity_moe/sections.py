@@ -83,6 +83,16 @@ def _text(evidence: Evidence, found: dict[str, dict[str, NDArray[Any]]]) -> str:
 
 
 def _spent(samples: dict[str, NDArray[Any]]) -> str:
-    shares = np.bincount(samples["expert"].astype(int)) / len(samples["expert"])
-    most = f"{100 * shares.max():.1f} % of the samples went to the expert most used"
+    most = f"a network gave {100 * _largest_share(samples):.1f} % of its samples to the expert that it used most"
     return f"{samples['expert_bits'].mean():.2f} mean bits a held-out sample; {most}."
+
+
+def _largest_share(samples: dict[str, NDArray[Any]]) -> float:
+    """Return the share of its samples that a network gives to its favourite expert, mean over networks.
+
+    Each fold and seed has its own network, and one network's favourite may be another's spare.
+    """
+    jobs, number = np.unique(np.stack([samples["fold"], samples["seed"]]), axis=1, return_inverse=True)
+    experts = samples["expert"].astype(int)
+    shares = [np.bincount(experts[number.ravel() == job]).max() for job in range(jobs.shape[1])]
+    return float(np.sum(shares) / len(experts))

@@ -7,7 +7,7 @@ import pytest
 
 from qcore.methods import Evidence, judge
 from qcore_curiosity_moe.claims import flip_rate, make_claims, uncertainty_ranks
-from qcore_curiosity_moe.sections import make_sections
+from qcore_curiosity_moe.sections import _largest_share, make_sections
 
 ARMS = ("float", "int4", "moe_softmax", "moe_curiosity", "cascade")
 FOLDS = 5
@@ -160,6 +160,15 @@ def test_the_report_shows_bits_and_errors_by_uncertainty() -> None:
     assert bits["y"][-1] > bits["y"][0]
     wrong = next(line for line in section.figure["data"] if line["name"] == "moe_curiosity: wrong")
     assert wrong["y"][-1] > wrong["y"][0]
+
+
+def test_the_expert_most_used_is_each_network_s_own() -> None:
+    samples = {
+        "expert": np.array([0, 0, 0, 1, 1, 1, 1, 0]),
+        "fold": np.array([0, 0, 0, 0, 1, 1, 1, 1]),
+        "seed": np.zeros(8, dtype=int),
+    }
+    assert _largest_share(samples) == 0.75, "all samples together would say a half"
 
 
 def test_the_report_has_no_such_section_where_nothing_is_routed() -> None:

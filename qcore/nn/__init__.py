@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from qcore.nn.models import Architecture, architecture_of, build_model
     from qcore.nn.packed import PackedConv2d, PackedLayer, PackedLinear
     from qcore.nn.packing import Explanation, explain, pack
-    from qcore.nn.scaling import Rescale, Standardize
+    from qcore.nn.scaling import Rescale, ScaledNetwork, Standardize
 
 _HOMES = {
     "MLP": "mlp",
@@ -31,6 +31,7 @@ _HOMES = {
     "QuantLayer": "layers",
     "QuantLinear": "layers",
     "Rescale": "scaling",
+    "ScaledNetwork": "scaling",
     "Standardize": "scaling",
     "architecture_of": "models",
     "build_model": "models",
@@ -56,6 +57,7 @@ __all__ = [
     "QuantLayer",
     "QuantLinear",
     "Rescale",
+    "ScaledNetwork",
     "Standardize",
     "architecture_of",
     "build_model",

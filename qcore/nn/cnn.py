@@ -8,17 +8,16 @@ from torch import Tensor, nn
 from qcore.nn import init
 from qcore.nn.config import CNNConfig
 from qcore.nn.dropout import Dropout
-from qcore.nn.scaling import Rescale, Standardize
+from qcore.nn.scaling import ScaledNetwork
 
 __all__ = ["CNN", "build_cnn"]
 
 
-class CNN(nn.Module):
+class CNN(ScaledNetwork):
     """Blocks of two 3x3 convolutions with batch norm and a max pool, then the mean over space and a linear head."""
 
     def __init__(self, config: CNNConfig, generator: torch.Generator) -> None:
-        super().__init__()
-        self.scaler = Standardize(config.in_channels) if config.standardize else nn.Identity()
+        super().__init__(config.in_channels, standardize=config.standardize, rescale=config.rescale)
         layers: list[nn.Module] = []
         channels = config.in_channels
         for block in range(config.blocks):
@@ -35,14 +34,6 @@ class CNN(nn.Module):
         self.features = nn.Sequential(*layers)
         self.dropout = Dropout(config.dropout)
         self.head = init.linear(channels, config.out_features, generator)
-        self.rescale = Rescale() if config.rescale else nn.Identity()
-
-    def fit_scalers(self, inputs: Tensor, targets: Tensor) -> None:
-        """Set the scaling from the training part."""
-        if isinstance(self.scaler, Standardize):
-            self.scaler.fit(inputs)
-        if isinstance(self.rescale, Rescale):
-            self.rescale.fit(targets)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (n, out_features) for images (n, channels, height, width)."""

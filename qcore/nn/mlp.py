@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from qcore.nn import init
 from qcore.nn.config import MLPConfig
 from qcore.nn.dropout import Dropout
-from qcore.nn.scaling import Rescale, Standardize
+from qcore.nn.scaling import ScaledNetwork
 
 __all__ = ["MLP", "MLPBlock", "build_mlp"]
 
@@ -39,13 +39,12 @@ class MLPBlock(nn.Module):
         return out
 
 
-class MLP(nn.Module):
+class MLP(ScaledNetwork):
     """Blocks of hidden layers and a linear head; takes raw features, (rows, in_features)."""
 
     def __init__(self, config: MLPConfig, generator: torch.Generator) -> None:
-        super().__init__()
+        super().__init__(config.in_features, standardize=config.standardize, rescale=config.rescale)
         widths = [config.in_features, *config.hidden]
-        self.scaler = Standardize(config.in_features) if config.standardize else nn.Identity()
         self.blocks = nn.Sequential(
             *(
                 MLPBlock(
@@ -60,14 +59,6 @@ class MLP(nn.Module):
             )
         )
         self.head = init.linear(widths[-1], config.out_features, generator)
-        self.rescale = Rescale() if config.rescale else nn.Identity()
-
-    def fit_scalers(self, inputs: Tensor, targets: Tensor) -> None:
-        """Set the scaling from the training part."""
-        if isinstance(self.scaler, Standardize):
-            self.scaler.fit(inputs)
-        if isinstance(self.rescale, Rescale):
-            self.rescale.fit(targets)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (rows, out_features)."""

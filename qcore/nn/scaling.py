@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Rescale", "Standardize"]
+__all__ = ["Rescale", "ScaledNetwork", "Standardize"]
 
 
 class Standardize(nn.Module):
@@ -62,3 +62,24 @@ class Rescale(nn.Module):
     def forward(self, y: Tensor) -> Tensor:
         """Return ``y`` in the targets' units."""
         return y * self.std + self.mean
+
+
+class ScaledNetwork(nn.Module):
+    """Base of networks that take raw features and return raw units: a scaler before, a rescaling after.
+
+    Attributes:
+        scaler: Standardize over features or channels, or the identity.
+        rescale: Rescale for a regression, or the identity.
+    """
+
+    def __init__(self, features: int, *, standardize: bool = True, rescale: bool = False) -> None:
+        super().__init__()
+        self.scaler = Standardize(features) if standardize else nn.Identity()
+        self.rescale = Rescale() if rescale else nn.Identity()
+
+    def fit_scalers(self, inputs: Tensor, targets: Tensor) -> None:
+        """Set the scaling from the training part: inputs (rows, ...), targets (rows,)."""
+        if isinstance(self.scaler, Standardize):
+            self.scaler.fit(inputs)
+        if isinstance(self.rescale, Rescale):
+            self.rescale.fit(targets)

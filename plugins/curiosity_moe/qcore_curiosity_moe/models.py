@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from qcore.nn import MLP, MixtureOfExperts, MLPBlock, Rescale, Standardize
+from qcore.nn import MLP, MixtureOfExperts, MLPBlock, Rescale, ScaledNetwork
 from qcore.nn.config import MLPConfig
 from qcore_curiosity_moe.cascade import Cascade
 from qcore_curiosity_moe.config import CascadeConfig, EnsembleConfig, MixtureConfig, NetworkConfig
@@ -23,22 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Ensemble", "Mixture", "adopt", "cascade", "ensemble", "mixture"]
 
 
-class Scaled(nn.Module):
-    """What the networks share: a scaler before them, and in regression a rescaling after them."""
-
-    def __init__(self, config: NetworkConfig) -> None:
-        super().__init__()
-        self.scaler = Standardize(config.in_features)
-        self.rescale = Rescale() if config.rescale else nn.Identity()
-
-    def fit_scalers(self, inputs: Tensor, targets: Tensor) -> None:
-        """Set the scaling from the training part."""
-        self.scaler.fit(inputs)
-        if isinstance(self.rescale, Rescale):
-            self.rescale.fit(targets)
-
-
-class Mixture(Scaled):
+class Mixture(ScaledNetwork):
     """A mixture of experts of one shape, behind one scaler.
 
     Attributes:
@@ -46,7 +31,7 @@ class Mixture(Scaled):
     """
 
     def __init__(self, config: MixtureConfig, generator: torch.Generator) -> None:
-        super().__init__(config)
+        super().__init__(config.in_features, rescale=config.rescale)
         trunk = None
         width, hidden = config.in_features, config.hidden
         if config.trunk:
@@ -61,11 +46,11 @@ class Mixture(Scaled):
         return out
 
 
-class CascadeNetwork(Scaled):
+class CascadeNetwork(ScaledNetwork):
     """A cascade of networks of one shape, behind one scaler; see :class:`Cascade`."""
 
     def __init__(self, config: CascadeConfig, generator: torch.Generator) -> None:
-        super().__init__(config)
+        super().__init__(config.in_features, rescale=config.rescale)
         self.cascade = Cascade(_body(config, generator) for _ in range(config.stages))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,11 +59,11 @@ class CascadeNetwork(Scaled):
         return logits
 
 
-class Ensemble(Scaled):
+class Ensemble(ScaledNetwork):
     """The mean of several networks: of their probabilities (returned as logits), or in regression of their outputs."""
 
     def __init__(self, config: EnsembleConfig, generator: torch.Generator) -> None:
-        super().__init__(config)
+        super().__init__(config.in_features, rescale=config.rescale)
         self.members = nn.ModuleList(_body(config, generator) for _ in range(config.members))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -106,7 +91,7 @@ def ensemble(config: EnsembleConfig, generator: torch.Generator) -> Ensemble:
     return Ensemble(config, generator)
 
 
-def adopt(network: Scaled, bodies: nn.ModuleList, sources: list[nn.Module]) -> None:
+def adopt(network: ScaledNetwork, bodies: nn.ModuleList, sources: list[nn.Module]) -> None:
     """Give ``bodies`` of ``network`` the trained layers of ``sources``, networks ``core/mlp``, and their scaling.
 
     The layers are taken as they are, packed or not; the sources were trained on the same part, so that their scalers

@@ -68,7 +68,8 @@ def claims(summary: dict[str, Any]) -> list[str]:
         found = "-" if value is None else f"{value:.4g}" if isinstance(value, int | float) else json.dumps(value)
         p = "" if claim["p_adjusted"] is None else f", p = {claim['p_adjusted']:.3g}"
         why = f" ({claim['reason']})" if claim["verdict"] == "untested" else ""
-        rows.append(f"| {claim['statement']} | {claim['verdict']}{why} | {found}{p} | {claim['test']} |")
+        statement = claim["statement"].replace("|", "\\|")
+        rows.append(f"| {statement} | {claim['verdict']}{why} | {found}{p} | {claim['test']} |")
     return rows
 
 

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from qcore.errors import PluginError
@@ -81,7 +82,8 @@ def import_path(path: Path) -> ModuleType:
 
 def _execute(name: str, source: Path) -> ModuleType:
     inside = [str(source.parent)] if source.name == "__init__.py" else None
-    spec = spec_from_file_location(name, source, submodule_search_locations=inside)
+    loader = _Uncached(name, str(source))
+    spec = spec_from_file_location(name, source, loader=loader, submodule_search_locations=inside)
     if spec is None or spec.loader is None:
         raise PluginError(f"{source} cannot be imported")
     module = module_from_spec(spec)
@@ -94,6 +96,14 @@ def _execute(name: str, source: Path) -> ModuleType:
         if not finished:
             sys.modules.pop(name, None)
     return module
+
+
+class _Uncached(SourceFileLoader):
+    """Compiles the source each time: a cached file edited twice within a second would still be its old self."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        code: CodeType = self.source_to_code(self.get_data(self.path), self.path)
+        return code
 
 
 def module_of(plugin: Any) -> ModuleType:

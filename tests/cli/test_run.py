@@ -133,7 +133,15 @@ def test_the_named_backend_is_set_for_this_process_and_its_workers(qcore, monkey
 def test_an_interrupt_leaves_what_is_finished_and_says_how_to_go_on(tmp_path):
     words = ["-p", "ptq", "--task", "digits", "--set", "epochs=30", "--set", "patience=null", "--workers", "1"]
     command = [sys.executable, "-m", "qcore", "run", *words, "--folds", "5", "--no-latency"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job ignores interrupts, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert process.stderr is not None
     lines = [process.stderr.readline() for _ in range(2)]  # the number of jobs, then the first job
     process.send_signal(signal.SIGINT)

@@ -7,20 +7,27 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from qcore.backends import find_backends
+
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 (EXAMPLE,) = re.findall(r"^```python\n(.*?)^```", TEXT, flags=re.MULTILINE | re.DOTALL)
 
 
-def test_the_example_runs_elsewhere_and_does_what_it_says(tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+@pytest.mark.parametrize("backend", ["core/reference", "auto"])
+def test_the_example_runs_elsewhere_and_does_what_it_says(tmp_path, monkeypatch, backend):
+    monkeypatch.delenv("QCORE_BACKEND", raising=False)
+    best = next(candidate.id for candidate in find_backends(backend)[0] if candidate.backend.probe().available)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "QCORE_BACKEND": backend}
     done = subprocess.run(
         [sys.executable, "-c", EXAMPLE], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert "equal to eval, bit for bit: True" in done.stdout
     for layer in (f"moe.experts.{expert}.blocks.0.linear" for expert in range(3)):
-        assert f"{layer}: core/reference" in done.stdout
+        assert f"{layer}: {best}" in done.stdout
     (accuracy,) = re.findall(r"accuracy: ([0-9.]+)", done.stdout)
     assert float(accuracy) > 0.8, "ten classes, of which one in ten is guessed right"
     assert [path.name for path in tmp_path.iterdir()] == ["mixture.safetensors"]

@@ -51,6 +51,7 @@ class PackedLayer(nn.Module):
             self.register_buffer(_PREFIX + name, tensor)
         self._candidates: list[Candidate] = []
         self._forced = False
+        self._coded_input = False  # known with the kernel: asking at each call costs as much as a small layer
         self.choice: BackendChoice | None = None
         self.register_load_state_dict_post_hook(_prepare_again)  # type: ignore[no-untyped-call]
         self.eval()
@@ -94,8 +95,9 @@ class PackedLayer(nn.Module):
         Raises:
             BackendError: none of them can, or the forced one cannot.
         """
-        self.choice = choose(self.request(), self.weight, self.bias, candidates, forced=forced)
-        self._candidates, self._forced = candidates, forced
+        request = self.request()
+        self.choice = choose(request, self.weight, self.bias, candidates, forced=forced)
+        self._candidates, self._forced, self._coded_input = candidates, forced, request.coded_input
         return self
 
     def describe(self) -> dict[str, Any]:
@@ -118,9 +120,8 @@ class PackedLayer(nn.Module):
     def run(self, x: Tensor) -> Tensor:
         """Call the kernel on a layer's input."""
         choice = cast(BackendChoice, self.choice)
-        quantizer = self.input_quantizer
-        if quantizer is not None and quantizer.scheme() is None:
-            return choice.kernel.call(encode_input(quantizer, x, self.tokens(x)))
+        if self._coded_input:
+            return choice.kernel.call(encode_input(self.input_quantizer, x, self.tokens(x)))
         return choice.kernel.call(x)
 
     def tokens(self, x: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ import json
 
 import pytest
 
+from qcore.backends import find_backends
+
 
 def test_eval_gives_the_recorded_scores_of_every_model_of_a_run(qcore, finished):
     result = qcore("eval", finished.path, "--json")
@@ -146,11 +148,15 @@ def test_a_file_that_is_no_model_is_refused(qcore, command, tmp_path, table):
     assert "truncated" in result.stderr
 
 
-def test_explain_names_the_kernel_of_each_layer(qcore, finished):
-    rows = json.loads(qcore("explain", finished.model, "--json").stdout)
+@pytest.mark.parametrize("backend", ["core/reference", "auto"])
+def test_explain_names_the_kernel_of_each_layer(qcore, finished, backend, monkeypatch):
+    monkeypatch.delenv("QCORE_BACKEND", raising=False)
+    best = next(candidate.id for candidate in find_backends(backend)[0] if candidate.backend.probe().available)
+    words = () if backend == "auto" else ("--backend", backend)
+    rows = json.loads(qcore("explain", finished.model, "--json", *words).stdout)
     assert [row["layer"] for row in rows] == ["blocks.0.linear"]
-    assert rows[0]["backend"] == "core/reference"
-    assert "core/reference" in qcore("explain", finished.model).stdout
+    assert rows[0]["backend"] == best
+    assert best in qcore("explain", finished.model, *words).stdout
     floats = finished.path / "float" / "fold-0" / "model.safetensors"
     assert "no packed layer" in qcore("explain", floats).stdout
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from torch import nn
 
 import qcore
 from qcore.measure.size import model_size
+from qcore.nn import PackedLayer
 from qcore.nn.models import build_model
 
 INT8 = "core/int(bits=8, granularity='token')"
@@ -36,12 +38,23 @@ def test_a_packed_weight_takes_its_codes_and_scales() -> None:
     assert size.parameters == model_size(network()).parameters
 
 
-def test_a_model_counts_the_same_quantized_packed_and_loaded(tmp_path: Path) -> None:
+def test_a_model_counts_the_same_quantized_packed_and_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QCORE_BACKEND", "core/reference")  # each backend's kernels keep bytes of their own
     model = qcore.quantize(network(), {"blocks.*": {"weight": "core/int(bits=3)", "input": INT8}})
     path = qcore.save(model, tmp_path / "model.safetensors")
     sizes = [model_size(model), model_size(qcore.pack(model)), model_size(path), model_size(str(path))]
     assert len(set(sizes)) == 1
     assert sizes[0].file_nbytes == path.stat().st_size
+
+
+def test_another_backend_changes_the_bytes_of_its_kernels_alone(tmp_path: Path) -> None:
+    model = qcore.quantize(network(), {"blocks.*": {"weight": "core/int(bits=3)", "input": INT8}})
+    best = qcore.pack(model)
+    kernels = sum(
+        layer.choice.kernel.nbytes for layer in best.modules() if isinstance(layer, PackedLayer) and layer.choice
+    )
+    expected = replace(model_size(model), kernel_nbytes=kernels)
+    assert model_size(best) == model_size(qcore.save(model, tmp_path / "model.safetensors")) == expected
 
 
 def test_counting_leaves_a_quantized_model_unpacked() -> None:

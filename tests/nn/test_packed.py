@@ -33,6 +33,13 @@ def mlp() -> Any:
     return filled(nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3)))
 
 
+@pytest.fixture(params=["core/reference", "auto"], autouse=True)
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Pack on the reference, and on the best backend that is installed."""
+    monkeypatch.setenv("QCORE_BACKEND", request.param)
+    return str(request.param)
+
+
 def test_a_packed_layer_is_as_small_as_its_bits() -> None:
     layer: Any = pack(quantize(nn.Linear(1536, 640), INT4))
     assert isinstance(layer.weight, QTensor)
@@ -89,6 +96,19 @@ def test_loading_a_state_dict_changes_what_the_kernel_computes() -> None:
     x = normal(4, 12)
     packed.load_state_dict(pack(other).state_dict())
     assert torch.equal(packed(x), other.eval()(x))
+
+
+def test_an_input_that_no_scheme_describes_stays_coded_through_copies_moves_and_loads() -> None:
+    rules = {"*": {"weight": "core/int(bits=4)", "input": "core/int(bits=1, granularity='token')"}}
+    model = quantize(mlp(), rules)
+    x = normal(4, 12)
+    expected = model.eval()(x)
+    packed: Any = pack(model)
+    assert packed[0].request().coded_input
+    loaded = pack(quantize(filled(mlp(), 7), rules))
+    loaded.load_state_dict(packed.state_dict())
+    for made in (packed, copy.deepcopy(packed), copy.deepcopy(packed).to("cpu"), loaded):
+        assert torch.equal(made(x), expected)
 
 
 def test_outputs_of_a_packed_model_have_no_gradient_but_float_layers_around_it_do() -> None:

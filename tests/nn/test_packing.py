@@ -297,6 +297,14 @@ def test_copies_and_moves_keep_the_backend_that_was_forced(fakes: Registry) -> N
         assert {row["backend"] for row in explain(model).rows} == {"core/reference"}
 
 
+@pytest.fixture(params=["core/reference", "auto"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Pack on the reference, and on the best backend that is installed."""
+    monkeypatch.setenv("QCORE_BACKEND", request.param)
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("backend")
 def test_packed_and_quantized_models_export(recwarn: pytest.WarningsRecorder) -> None:
     x = normal(6, 12)
     model = quantize(mlp(), INT4).eval()
@@ -307,6 +315,7 @@ def test_packed_and_quantized_models_export(recwarn: pytest.WarningsRecorder) ->
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("layer", [nn.Linear(30, 20), nn.Conv2d(2, 4, 3, padding=1)], ids=["linear", "conv"])
 def test_packed_and_training_layers_compile_without_a_graph_break(layer: nn.Module) -> None:
     from shutil import which

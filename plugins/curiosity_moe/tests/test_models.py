@@ -44,6 +44,14 @@ def make_mixture(experts: tuple[str, ...] = EXPERTS, *, trunk: bool = False, **o
     return model
 
 
+@pytest.fixture(params=["core/reference", "auto"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Pack and load on the reference, and on the best backend that is installed."""
+    monkeypatch.setenv("QCORE_BACKEND", request.param)
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("trunk", [False, True])
 @torch.no_grad()
 def test_a_packed_mixture_equals_its_eval_mode_bit_for_bit(trunk: bool) -> None:
@@ -53,6 +61,7 @@ def test_a_packed_mixture_equals_its_eval_mode_bit_for_bit(trunk: bool) -> None:
     assert torch.equal(qcore.pack(model)(inputs()), expected)
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("trunk", [False, True])
 @torch.no_grad()
 def test_a_saved_and_loaded_mixture_gives_the_same_outputs(tmp_path: Path, trunk: bool) -> None:

@@ -1,0 +1,80 @@
+"""``backend_cpu/cpu``: packed layers by compiled kernels."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from qcore.backends import Backend, Kernel, KernelRequest, Probe
+from qcore.errors import UsageError
+from qcore.tensor import QTensor
+from qcore_backend_cpu.conv2d import conv2d_blocks, conv2d_call
+from qcore_backend_cpu.fake import FakeQuantize, fake_quantize
+from qcore_backend_cpu.linear import coded_linear_call, linear_call, real_linear_call
+from qcore_backend_cpu.native import ISA_VARIABLE, UNTRIED, chosen_isa, instruction_sets, load
+from qcore_backend_cpu.prepare import prepare_block
+
+__all__ = ["CpuBackend"]
+
+_LONGEST_GROUP = 32768
+
+
+class CpuBackend(Backend):
+    """Runs packed layers on the CPU, equal to the reference bit for bit where the arithmetic is integer."""
+
+    name: ClassVar[str] = "cpu"
+    priority: ClassVar[int] = 100
+
+    def probe(self) -> Probe:
+        """Say which instruction sets run here, and which is used."""
+        _, problem = load()
+        if problem is not None:
+            hint = "pip install --force-reinstall --no-binary qcore-backend-cpu qcore-backend-cpu"
+            return Probe(False, "cpu", problem, {"hint": hint})
+        try:
+            isa = chosen_isa()
+        except UsageError as error:
+            return Probe(False, "cpu", error.message, {"hint": error.hint or ""})
+        found = instruction_sets()
+        details = {"isa": isa, "of": ", ".join(found), "threads": str(torch.get_num_threads())}
+        if untried := [name for name in found if name in UNTRIED]:
+            note = f"written, compiled, not yet run on such a machine; {ISA_VARIABLE} chooses one"
+            details["untried"] = f"{', '.join(untried)} ({note})"
+        return Probe(True, "cpu", None, details)
+
+    def reject(self, request: KernelRequest) -> str | None:
+        """Return why ``request`` cannot be served, or None."""
+        if request.device.type != "cpu":
+            return f"the weight is on {request.device}, and it runs on the CPU"
+        if request.scales == "group" and (request.group_size or 0) > _LONGEST_GROUP:
+            return f"groups of more than {_LONGEST_GROUP} columns"
+        if not request.integer and request.dtype is not torch.float32:
+            return f"weight-only layers in {request.dtype}: its float sums are float32"
+        if request.op == "conv2d" and not request.integer:
+            return "no convolution of float activations"
+        if request.op == "conv2d" and request.scales == "group":
+            return "no convolution with scales for groups of columns"
+        if not math.prod(request.weight_shape):
+            return "a weight without elements"
+        return None
+
+    def prepare(self, request: KernelRequest, weight: QTensor, bias: Tensor | None) -> Kernel:
+        """Repack the weight into panels for this processor's vectors."""
+        sums = "integer sums" if request.integer else "float sums"
+        name = f"{request.op} {chosen_isa()}, {sums}"
+        if request.op == "conv2d":
+            blocks = conv2d_blocks(request, weight, bias)
+            return Kernel(name, conv2d_call(request, weight, blocks, bias), sum(block.numel() for block in blocks))
+        block = prepare_block(request, weight, bias)
+        if not request.integer:
+            bound = 2.0**-22 * (weight.cols + 3)  # as many roundings, in another order than torch
+            return Kernel(name, real_linear_call(request, weight, block, bias), block.numel(), bound)
+        make = coded_linear_call if request.coded_input else linear_call
+        return Kernel(name, make(request, block), block.numel())
+
+    def fake_quantize(self) -> FakeQuantize:
+        """Return the fused fake quantization of ``core/int``."""
+        return fake_quantize

@@ -1,0 +1,230 @@
+"""The kernels as ``torch.library`` ops, through which ``torch.compile`` and ``torch.export`` pass.
+
+``qcore_cpu::linear(x, block, rows)``, ``qcore_cpu::linear_coded(codes, scale, zero_point, block, rows, step, less)``,
+``qcore_cpu::conv2d(x, blocks, out_channels, kernel, stride, padding, dilation)`` and, for training,
+``qcore_cpu::fake_quantize(x, bits, symmetric)``. A block is the prepared weight, uint8
+(nbytes,); it is checked at each call, because an op can be called with anything. Eager layers do not come this way: an
+op's dispatch takes longer than a small layer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from qcore.errors import UsageError
+from qcore.tensor.arithmetic import Conv2dShape
+from qcore_backend_cpu.native import chosen_isa, load
+
+__all__ = [
+    "conv2d_op",
+    "fake_quantize_op",
+    "linear_coded_op",
+    "linear_op",
+    "out_size",
+    "run_conv2d",
+    "run_fake_quantize",
+    "run_linear",
+    "run_linear_coded",
+]
+
+_LIBRARY = torch.library.Library("qcore_cpu", "DEF")  # type: ignore[no-untyped-call]
+for _schema in (
+    "linear(Tensor x, Tensor block, int rows) -> Tensor",
+    "linear_coded(Tensor codes, Tensor scale, Tensor? zero_point, Tensor block, int rows, int step, int less)"
+    " -> Tensor",
+    "conv2d(Tensor x, Tensor[] blocks, int out_channels, int[] kernel, int[] stride, int[] padding, int[] dilation)"
+    " -> Tensor",
+    "fake_quantize(Tensor x, int bits, bool symmetric) -> Tensor",
+):
+    _LIBRARY.define(_schema)  # type: ignore[no-untyped-call]
+
+
+def run_linear(x: Tensor, block: Tensor, rows: int) -> Tensor:
+    """Return the layer's output (..., rows), the dtype of ``x``, for any float ``x`` (..., cols) on the CPU."""
+    cols = x.shape[-1]
+    plain = x.detach().reshape(math.prod(x.shape[:-1]), cols).to(torch.float32).contiguous()
+    y = torch.empty((plain.shape[0], rows))
+    native, _ = load()
+    native.linear(block.data_ptr(), plain.data_ptr(), plain.shape[0], y.data_ptr(), torch.get_num_threads())
+    return y.reshape(*x.shape[:-1], rows).to(x.dtype)
+
+
+def run_linear_coded(
+    codes: Tensor, scale: Tensor, zero_point: Tensor | None, block: Tensor, rows: int, step: int, less: int
+) -> Tensor:
+    """Return the layer's output (tokens, rows), float32; the tensors are float32, contiguous and of one shape."""
+    native, _ = load()
+    y = torch.empty((codes.shape[0], rows))
+    zero = 0 if zero_point is None else zero_point.data_ptr()
+    threads, per_row = torch.get_num_threads(), scale.shape[0] > 1
+    addresses = (block.data_ptr(), codes.data_ptr(), codes.shape[0], y.data_ptr())
+    native.linear_coded(*addresses, threads, scale.data_ptr(), zero, per_row, step, less)
+    return y
+
+
+def run_conv2d(
+    x: Tensor,
+    blocks: Sequence[Tensor],
+    out_channels: int,
+    kernel: tuple[int, int],
+    conv: Conv2dShape,
+    coded: tuple[Tensor, Tensor | None, int] | None = None,
+) -> Tensor:
+    """Return the convolution of ``x`` (n, channels, height, width), the dtype of ``x``.
+
+    Args:
+        x: float images, or codes if ``coded``.
+        blocks: one prepared weight for each group.
+        out_channels: of all groups together.
+        kernel: (height, width).
+        conv: how it walks.
+        coded: scale and zero point of coded images, one or one an image, and what to take off a code to get a byte.
+    """
+    size = out_size((x.shape[2], x.shape[3]), kernel, conv)
+    y = torch.empty(x.shape[0], out_channels, *size)
+    shape = [*x.shape[1:], *kernel, *conv.stride, *conv.padding, *conv.dilation, out_channels, *size]
+    plain, addresses = x.detach().to(torch.float32).contiguous(), [block.data_ptr() for block in blocks]
+    scale, zero, less = coded or (None, None, 0)
+    native, _ = load()
+    native.convolution(
+        addresses,
+        shape,
+        plain.data_ptr(),
+        x.shape[0],
+        y.data_ptr(),
+        torch.get_num_threads(),
+        0 if scale is None else scale.data_ptr(),
+        0 if zero is None else zero.data_ptr(),
+        scale is not None and scale.shape[0] > 1,
+        less,
+    )
+    return y.to(x.dtype)
+
+
+def out_size(size: tuple[int, int], kernel: tuple[int, int], conv: Conv2dShape) -> tuple[int, int]:
+    """Return (height, width) of a convolution's output."""
+    height, width = (
+        (size[i] + 2 * conv.padding[i] - conv.dilation[i] * (kernel[i] - 1) - 1) // conv.stride[i] + 1 for i in (0, 1)
+    )
+    return height, width
+
+
+def _check_block(block: Tensor, rows: int, cols: int, what: str) -> None:
+    if block.dtype is not torch.uint8 or not block.is_contiguous() or block.device.type != "cpu":
+        raise UsageError("a prepared weight is a contiguous uint8 tensor on the CPU")
+    native, _ = load()
+    try:
+        found = native.describe(block.data_ptr(), block.numel())
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if found[:2] != (rows, cols) or (found[2] == 2) != (what == "codes"):
+        raise UsageError(f"a weight of {found[0]} x {found[1]} for {what} of {cols} features and {rows} outputs")
+
+
+def _linear(x: Tensor, block: Tensor, rows: int) -> Tensor:
+    _check_block(block, rows, x.shape[-1], "floats")
+    return run_linear(x, block, rows)
+
+
+def _linear_coded(
+    codes: Tensor, scale: Tensor, zero_point: Tensor | None, block: Tensor, rows: int, step: int, less: int
+) -> Tensor:
+    _check_block(block, rows, codes.shape[1], "codes")
+    wanted = {(1, 1), (codes.shape[0], 1)}
+    for part in (scale, *(() if zero_point is None else (zero_point,))):
+        if part.dtype is not torch.float32 or tuple(part.shape) not in wanted or part.shape != scale.shape:
+            raise UsageError(f"one float32 scale and zero point a row, or one, not {tuple(part.shape)}")
+    if step not in (1, 2):
+        raise UsageError(f"codes step by 1 or 2, not {step}")
+    zero = None if zero_point is None else zero_point.contiguous()
+    return run_linear_coded(codes.float().contiguous(), scale.contiguous(), zero, block, rows, step, less)
+
+
+def _conv2d(
+    x: Tensor,
+    blocks: list[Tensor],
+    out_channels: int,
+    kernel: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+) -> Tensor:
+    groups, (high, wide) = len(blocks), kernel
+    if groups == 0 or out_channels % groups or x.dim() != 4 or x.shape[1] % groups:
+        raise UsageError(f"{groups} groups for {tuple(x.shape)} and {out_channels} output channels")
+    for block in blocks:
+        _check_block(block, out_channels // groups, x.shape[1] // groups * high * wide, "floats")
+    conv = Conv2dShape(_pair(stride), _pair(padding), _pair(dilation), groups)
+    size = out_size((x.shape[2], x.shape[3]), (high, wide), conv)
+    if min(size) < 1 or min(*stride, *dilation) < 1 or min(padding) < 0:
+        raise UsageError(f"a kernel of {high} x {wide} does not walk {tuple(x.shape)} so")
+    return run_conv2d(x, blocks, out_channels, (high, wide), conv)
+
+
+def _pair(values: list[int]) -> tuple[int, int]:
+    first, second = values
+    return first, second
+
+
+def run_fake_quantize(x: Tensor, bits: int, symmetric: bool) -> Tensor | None:
+    """Return float32 ``x`` (slices, n) with each slice rounded over its own range; None if it holds NaN or infinity."""
+    native, _ = load()
+    x = x.detach().contiguous()
+    y = torch.empty_like(x)
+    threads = torch.get_num_threads()
+    finite = native.fake_quantize(chosen_isa(), x.data_ptr(), *x.shape, bits, symmetric, y.data_ptr(), threads)
+    return y if finite else None
+
+
+def _fake_quantize(x: Tensor, bits: int, symmetric: bool) -> Tensor:
+    if x.dim() != 2 or x.dtype is not torch.float32 or not 2 <= bits <= 8:
+        raise UsageError(f"float32 slices (slices, n) and 2 to 8 bits, not {tuple(x.shape)} {x.dtype} and {bits}")
+    y = run_fake_quantize(x, bits, symmetric)
+    return torch.full_like(x, torch.nan) if y is None else y
+
+
+def _fake_fake_quantize(x: Tensor, bits: int, symmetric: bool) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _fake_linear(x: Tensor, block: Tensor, rows: int) -> Tensor:
+    return x.new_empty((*x.shape[:-1], rows))
+
+
+def _fake_linear_coded(
+    codes: Tensor, scale: Tensor, zero_point: Tensor | None, block: Tensor, rows: int, step: int, less: int
+) -> Tensor:
+    return codes.new_empty((codes.shape[0], rows), dtype=torch.float32)
+
+
+def _fake_conv2d(
+    x: Tensor,
+    blocks: list[Tensor],
+    out_channels: int,
+    kernel: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+) -> Tensor:
+    conv = Conv2dShape(_pair(stride), _pair(padding), _pair(dilation))
+    size = out_size((x.shape[2], x.shape[3]), _pair(kernel), conv)
+    return x.new_empty((x.shape[0], out_channels, *size))
+
+
+for _name, _run, _fake in (
+    ("linear", _linear, _fake_linear),
+    ("linear_coded", _linear_coded, _fake_linear_coded),
+    ("conv2d", _conv2d, _fake_conv2d),
+    ("fake_quantize", _fake_quantize, _fake_fake_quantize),
+):
+    _LIBRARY.impl(_name, _run, "CPU")  # type: ignore[no-untyped-call]
+    torch.library.register_fake(f"qcore_cpu::{_name}", _fake, lib=_LIBRARY)
+
+linear_op = torch.ops.qcore_cpu.linear.default
+linear_coded_op = torch.ops.qcore_cpu.linear_coded.default
+conv2d_op = torch.ops.qcore_cpu.conv2d.default
+fake_quantize_op = torch.ops.qcore_cpu.fake_quantize.default

@@ -1,0 +1,102 @@
+"""From a packed weight to the block of bytes that the kernels read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from qcore.tensor.encoded import largest_code, offset_and_step
+from qcore.tensor.integer import affine_scale, symmetric_scale
+from qcore_backend_cpu.native import chosen_isa, load
+
+if TYPE_CHECKING:
+    from qcore.backends import KernelRequest
+    from qcore.tensor import ActivationScheme, QTensor
+
+__all__ = ["Input", "prepare_block"]
+
+_LARGEST_SUM = (1 << 31) - 1
+_LARGEST_CODED = 255
+
+
+class Input:
+    """How a block's input comes; the values of the C++ ``Input``."""
+
+    DYNAMIC, FIXED, CODED, REAL = range(4)
+
+
+def prepare_block(
+    request: KernelRequest, weight: QTensor, bias: Tensor | None, columns: Tensor | None = None
+) -> Tensor:
+    """Return the prepared weight: uint8 (nbytes,), in the layout of this machine, never to be stored.
+
+    Args:
+        request: what the layer is.
+        weight: its weight, or one group of a convolution's.
+        bias: (rows,) or None.
+        columns: int32 (cols,), the order in which the kernel takes the weight's columns; None: as they come.
+    """
+    native, _ = load()
+    step, _ = offset_and_step(weight.encoding, 1)
+    group = weight.group_size if weight.scale.shape[1] > 1 else None
+    wide = group is None and weight.cols * largest_input(request) * _largest_weight(weight) > _LARGEST_SUM
+    prepared = native.Preparation(weight.cols, group or 0, step, wide, False)
+    kept = _add_weight(prepared, weight, bias, columns)
+    prepared.activation(*_activation(request))
+    block = torch.empty(prepared.plan(chosen_isa()), dtype=torch.uint8)
+    prepared.fill(block.data_ptr())
+    del kept  # until here the kernels read its memory
+    return block
+
+
+def largest_input(request: KernelRequest) -> int:
+    """Return the largest magnitude of an activation's code less its zero point."""
+    scheme = request.activation
+    if scheme is None:
+        return _LARGEST_CODED
+    return (1 << (scheme.bits - 1)) - 1 if scheme.symmetric else (1 << scheme.bits) - 1
+
+
+def _largest_weight(weight: QTensor) -> int:
+    return max(largest_code(weight.encoding, block.bits) for block in weight.blocks)
+
+
+def _add_weight(prepared: Any, weight: QTensor, bias: Tensor | None, columns: Tensor | None) -> list[Tensor]:
+    """Hand over addresses; return the tensors that must live until the block is filled."""
+    kept: list[Tensor] = []
+
+    def address(tensor: Tensor | None, dtype: torch.dtype) -> int:
+        if tensor is None:
+            return 0
+        kept.append(tensor.detach().to("cpu", dtype).contiguous())
+        return kept[-1].data_ptr()
+
+    for block in weight.blocks:
+        _, offset = offset_and_step(weight.encoding, block.bits)
+        trits, (rows, nbytes) = block.codec == "trit5@1", block.data.shape
+        prepared.add(block.bits, trits, offset, address(block.data, torch.uint8), rows, nbytes)
+    scale, zero = weight.scale, weight.zero_point
+    if zero is not None:
+        scale, zero = torch.broadcast_tensors(scale, zero)  # type: ignore[no-untyped-call]
+    prepared.scales(address(scale, torch.float32), address(zero, torch.uint8), scale.shape[0] > 1)
+    order = address(weight.row_order, torch.int32)
+    prepared.rows(address(bias, torch.float32), order, address(columns, torch.int32))
+    return kept
+
+
+def _activation(request: KernelRequest) -> tuple[int, int, bool, float, float, float, float]:
+    scheme = request.activation
+    if scheme is None:
+        return (Input.CODED if request.coded_input else Input.REAL, 8, True, 0.0, 0.0, 0.0, 0.0)
+    if scheme.low is None or scheme.high is None:
+        return (Input.DYNAMIC, scheme.bits, scheme.symmetric, scheme.floor, 0.0, 0.0, 0.0)
+    scale, inverse, zero = _fixed(scheme, scheme.low, scheme.high)
+    return (Input.FIXED, scheme.bits, scheme.symmetric, 0.0, float(scale), float(inverse), float(zero))
+
+
+def _fixed(scheme: ActivationScheme, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    if scheme.symmetric:
+        return (*symmetric_scale(high, scheme.bits), torch.zeros(()))
+    return affine_scale(low, high, scheme.bits)

@@ -1,0 +1,48 @@
+#include "check.hpp"
+
+namespace qcore {
+namespace {
+
+constexpr int64_t MOST = int64_t(1) << 31;  // rows or columns: products of two fit 64 bits
+
+bool within(int64_t start, int64_t size, int64_t nbytes) {
+  return start >= int64_t(sizeof(Header)) && start % 4 == 0 && size >= 0 && start <= nbytes && size <= nbytes - start;
+}
+
+bool is_bucket(const uint8_t* block, const Header& h, const Bucket& b) {
+  const int64_t panel_rows = ROW_BLOCKS * h.lanes;
+  if (b.bits < 1 || b.bits > 8 || b.rows < 0 || b.panels != round_up(b.rows, panel_rows) / panel_rows) return false;
+  if (b.first_row < -1 || b.first_row > h.rows - b.rows) return false;
+  if (b.panel_nbytes != h.segments * plane_nbytes(b.bits, h.padded_segment, h.lanes)) return false;
+  const int64_t padded = b.panels * panel_rows, numbers = h.segments * padded * 4;
+  if (!within(b.data, b.panels * b.panel_nbytes, h.nbytes) || !within(b.offset, numbers, h.nbytes) ||
+      !within(b.sum, numbers, h.nbytes) || !within(b.scale, numbers, h.nbytes) ||
+      !within(b.bias, padded * 4, h.nbytes) || !within(b.order, padded * 4, h.nbytes)) {
+    return false;
+  }
+  const int32_t* order = at<int32_t>(block, b.order);
+  for (int64_t i = 0; i < b.rows; ++i) {
+    if (order[i] < 0 || order[i] >= h.rows) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+bool is_block(const uint8_t* block, int64_t nbytes) {
+  if (nbytes < int64_t(sizeof(Header))) return false;
+  const Header& h = header_of(block);
+  if (h.magic != MAGIC || h.nbytes != nbytes || (h.lanes != 8 && h.lanes != 16)) return false;
+  if (h.rows < 0 || h.rows >= MOST || h.cols < 0 || h.cols >= MOST || h.buckets < 1 || h.buckets > MAX_BUCKETS) {
+    return false;
+  }
+  if (h.segment < 0 || h.segment > LONGEST_SEGMENT || h.padded_segment != round_up(h.segment, 8)) return false;
+  if (h.segments != (h.segment ? (h.cols + h.segment - 1) / h.segment : 1) || (h.segment == 0 && h.cols)) return false;
+  if (h.activation.bits < 1 || h.activation.bits > 8) return false;
+  for (int i = 0; i < h.buckets; ++i) {
+    if (!is_bucket(block, h, h.bucket[i])) return false;
+  }
+  return true;
+}
+
+}  // namespace qcore

@@ -1,0 +1,88 @@
+// The table of what differs between instruction sets. Everything else is written once.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "layout.hpp"
+
+namespace qcore {
+
+// Codes of one row of activations and what the epilogue needs of them.
+struct Token {
+  float scale;
+  int32_t step;    // x = step * code + shift; NaN rows have scale NaN
+  int32_t shift;
+};
+
+// How a slice is fake-quantized: y = (clamp(round(x * inverse) + zero, low, high) - zero) * scale.
+struct Fake {
+  float inverse, scale, low, high, zero;
+};
+
+struct Kernels {
+  const char* name;
+  int lanes;
+  int gemm_rows;    // rows of activations in one register tile
+  bool split8;      // 8-bit codes are prepared as two planes of 4 bits
+  int gemv_limit;   // batches up to this many rows take the matrix-vector kernel
+
+  // sums[panel rows] += (plane . codes) << shift, over `pairs` pairs of quads.
+  void (*gemv)(int bits, const uint8_t* plane, const int8_t* codes, int pairs, int shift, int32_t* sums);
+
+  // Unpack the planes of `pairs` pairs of quads to one byte a code; plane[i] points at its first byte.
+  void (*unpack)(const Planes& planes, const uint8_t* const* plane, int pairs, uint8_t* out);
+
+  // sums (rows, stride) += (panel . codes) << shift, for an unpacked panel of codes below 2**bits.
+  void (*gemm)(const uint8_t* panel, int bits, int shift, int pairs, const int8_t* codes, ptrdiff_t codes_stride,
+               int rows, int32_t* sums, ptrdiff_t stride);
+};
+
+// What touches floats or single rows; instruction sets share these.
+struct RowKernels {
+  // Range of a row: low <= 0 <= high.
+  void (*range)(const float* x, int64_t n, float* low, float* high);
+
+  // codes = clamp(round(x * inverse), low, high) - less; returns their sum and sets *nan if a product is NaN.
+  int64_t (*encode)(const float* x, int64_t n, float inverse, float low, float high, int less, int8_t* codes,
+                    bool* nan);
+
+  // Sum of n bytes.
+  int64_t (*sum)(const int8_t* codes, int64_t n);
+
+  // out = float(step * s + offset * total + shift * sum) * (x_scale * scale), added to `out` if `add`.
+  void (*scale)(const int32_t* s, int64_t n, int32_t step, const int32_t* offset, int32_t total, int32_t shift,
+                const int32_t* sum, float x_scale, const float* scale, bool add, float* out);
+
+  // tile (4 * quads, 4 * lanes) = float(step * u + offset) of an unpacked panel.
+  void (*widen)(const uint8_t* panel, int quads, int lanes, int32_t step, const int32_t* offset, float* tile);
+
+  // sums (rows, width) += x (rows, stride) . tile (n, width), with fused multiply-adds; width is a multiple of 16.
+  void (*real_gemm)(const float* tile, int n, int width, const float* x, ptrdiff_t stride, int rows, float* sums);
+
+  // out = s * scale, added to `out` if `add`.
+  void (*real_scale)(const float* s, int64_t n, const float* scale, bool add, float* out);
+
+  // to (cols, to_stride) = transpose of from (rows, from_stride).
+  void (*transpose)(const float* from, ptrdiff_t from_stride, int rows, int cols, float* to, ptrdiff_t to_stride);
+  void (*transpose_bytes)(const int8_t* from, ptrdiff_t from_stride, int rows, int cols, int8_t* to,
+                          ptrdiff_t to_stride);
+
+  // As range(), and *bad where x holds NaN.
+  void (*finite_range)(const float* x, int64_t n, float* low, float* high, bool* bad);
+
+  // y by the formula of Fake; without its zero if `symmetric`, and else limited to finite numbers.
+  void (*fake)(const float* x, int64_t n, const Fake& f, bool symmetric, float* y);
+
+  // y += bias; relu; in place.
+  void (*finish)(float* y, int64_t n, const float* bias, bool relu);
+};
+
+extern const Kernels PORTABLE, EMULATED512;
+extern const RowKernels PORTABLE_ROWS;
+#if defined(QCORE_X86)
+extern const Kernels AVX2, AVXVNNI, AVX512VNNI;
+extern const RowKernels AVX2_ROWS;
+#endif
+
+}  // namespace qcore

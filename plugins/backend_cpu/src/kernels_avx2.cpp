@@ -1,0 +1,12 @@
+// Compiled with -mavx2 -mfma: reached only where the processor has both.
+#include "fields.hpp"
+#include "rows_avx2.hpp"
+#include "vector_avx.hpp"
+
+namespace qcore {
+
+extern const Kernels AVX2 = Steps<Avx2>::table("avx2", 2);
+extern const RowKernels AVX2_ROWS = {range, encode, sum, scale, widen, real_gemm, real_scale, transpose,
+                                          transpose_bytes, finite_range, fake, finish};
+
+}  // namespace qcore

@@ -1,0 +1,15 @@
+// Portable kernels, and the 512-bit layout run by them.
+#include "fields.hpp"
+#include "rows_portable.hpp"
+#include "vector_emulated.hpp"
+
+namespace qcore {
+
+constexpr Kernels PORTABLE_ = Steps<Emulated<8, 4>>::table("portable", 2);
+constexpr Kernels EMULATED512_ = Steps<Emulated<16, 12>>::table("emulated512", 2);
+extern const Kernels PORTABLE = PORTABLE_;
+extern const Kernels EMULATED512 = EMULATED512_;
+extern const RowKernels PORTABLE_ROWS = {range, encode, sum, scale, widen, real_gemm, real_scale, transpose,
+                                          transpose_bytes, finite_range, fake, finish};
+
+}  // namespace qcore

@@ -1,0 +1,145 @@
+#include "linear.hpp"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "memory.hpp"
+#include "pool.hpp"
+
+namespace qcore {
+namespace {
+
+constexpr float TINY = 0x1p-100f;
+constexpr double LARGEST = 0x1p128 - 0x1p106;
+constexpr int64_t ROWS_AT_ONCE = 256;
+constexpr int64_t WORTH_A_THREAD = 1 << 21;  // products below which a woken thread comes too late to help
+
+// Codes around a zero point: the code less 128 is the byte.
+Coder affine(float scale, float inverse, float zero, int bits) {
+  const float q = float((1 << bits) - 1);
+  const int z = int(zero);
+  return {scale, inverse, -zero, q - zero, 128 - z, 1, 128 - z, z};
+}
+
+// Odd codes of eight bits are 2 * byte + 1: halve them on the way.
+int64_t encode_odd(const float* x, int64_t n, const Coder& c, int8_t* codes, bool* nan) {
+  int64_t total = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    if (x[i] != x[i]) *nan = true;
+    const float v = x[i] > c.low ? (x[i] < c.high ? x[i] : c.high) : c.low;
+    codes[i] = int8_t((int(v) - c.less) / c.step);
+    total += codes[i];
+  }
+  return total;
+}
+
+void run_reals(const Machine& machine, const uint8_t* block, const float* x, int64_t rows, float* y, int threads) {
+  const Header& h = header_of(block);
+  const int use = rows * h.cols * h.rows < WORTH_A_THREAD ? 1 : threads;
+  const Reals reals{x, h.cols, rows};
+  const Output out{y, h.rows, 1};
+  parallel_for(use, panels_of(h), [&](int64_t i) { run_panel(machine, block, i, reals, out); });
+}
+
+// Small layers find their buffers on the stack.
+struct Buffers {
+  static constexpr int64_t SMALL = 16384, FEW = 16;
+  alignas(64) int8_t small_codes[SMALL];
+  Token few_tokens[FEW];
+  int32_t few_totals[FEW];
+  Memory<int8_t> codes;
+  Memory<Token> tokens;
+  Memory<int32_t> totals;
+
+  int8_t* code_buffer(int64_t n) { return n <= SMALL ? small_codes : (codes = allocate<int8_t>(n)).get(); }
+  Token* token_buffer(int64_t n) { return n <= FEW ? few_tokens : (tokens = allocate<Token>(n)).get(); }
+  int32_t* total_buffer(int64_t n) { return n <= FEW ? few_totals : (totals = allocate<int32_t>(n)).get(); }
+};
+
+Token encode_row(const Machine& machine, const Header& h, const float* x, const Coded* coded, int64_t row,
+                 int8_t* codes, int32_t* totals) {
+  const Coder c = coder_of(machine, h.activation, x, h.cols, coded, row);
+  bool nan = false;
+  for (int64_t s = 0; s < h.segments; ++s) {
+    const int64_t n = segment_length(h, s);
+    int8_t* to = codes + s * h.padded_segment;
+    totals[s] = int32_t(c.step * encode(machine, c, x, n, to, &nan) + n * c.shift);
+    std::memset(to + n, 0, size_t(h.padded_segment - n));
+    x += n;
+  }
+  return {nan ? std::numeric_limits<float>::quiet_NaN() : c.scale, c.step, c.shift};
+}
+
+}  // namespace
+
+Coder symmetric_coder(float bound, int bits) {
+  const int q = (1 << (bits - 1)) - 1;
+  const float c = bound > TINY ? bound : TINY, limit = float(LARGEST / q);
+  const float scale = c / float(q);
+  return {scale < limit ? scale : limit, float(q) / c, float(-q), float(q), 0, 1, 0, 0};
+}
+
+Coder dynamic_affine_coder(float low, float high, int bits) {
+  const float q = float((1 << bits) - 1);
+  const float a = high / q, b = low / q;
+  float scale = a - b;
+  if (scale < TINY) scale = TINY;
+  const float inverse = 1.0f / scale;
+  const float zero = std::nearbyintf(-low * inverse);
+  return affine(scale, inverse, zero > 0 ? (zero < q ? zero : q) : 0, bits);
+}
+
+Coder coder_of(const Machine& machine, const Activation& a, const float* x, int64_t n, const Coded* coded,
+               int64_t index) {
+  if (coded) {
+    const int64_t i = coded->per_row ? index : 0;
+    const int zero = coded->zero_point ? int(coded->zero_point[i]) : 0;
+    const float low = float(-128 * coded->step + coded->less), high = float(127 * coded->step + coded->less);
+    return {coded->scale[i], 1, low, high, coded->less, coded->step, coded->less - zero, zero};
+  }
+  if (a.input == Input::fixed) {
+    if (!a.symmetric) return affine(a.scale, a.inverse, a.zero_point, a.bits);
+    const float q = float((1 << (a.bits - 1)) - 1);
+    return {a.scale, a.inverse, -q, q, 0, 1, 0, 0};
+  }
+  float low, high;
+  machine.rows->range(x, n, &low, &high);
+  if (!a.symmetric) return dynamic_affine_coder(low, high, a.bits);
+  const float bound = -low > high ? -low : high;
+  return symmetric_coder(bound > a.floor ? bound : a.floor, a.bits);
+}
+
+int64_t encode(const Machine& machine, const Coder& c, const float* x, int64_t n, int8_t* codes, bool* nan) {
+  if (c.step != 1) return encode_odd(x, n, c, codes, nan);
+  return machine.rows->encode(x, n, c.inverse, c.low, c.high, c.less, codes, nan);
+}
+
+void run_linear(const Machine& machine, const uint8_t* block, const float* x, const Coded* coded, int64_t rows,
+                float* y, int threads) {
+  const Header& h = header_of(block);
+  if (h.activation.input == Input::real) return run_reals(machine, block, x, rows, y, threads);
+  const int64_t stride = codes_stride(h), most = rows < ROWS_AT_ONCE ? rows : ROWS_AT_ONCE;
+  const int64_t panels = panels_of(h);
+  Buffers buffers;
+  int8_t* codes = buffers.code_buffer(most * stride);
+  Token* tokens = buffers.token_buffer(most);
+  int32_t* totals = buffers.total_buffer(most * h.segments);
+  for (int64_t m = 0; m < rows; m += most) {
+    const int64_t n = rows - m < most ? rows - m : most;
+    const int64_t work = n * h.cols * h.rows;
+    const int use = work < WORTH_A_THREAD ? 1 : threads;
+    const int64_t blocks = n >= 16 ? (n + 7) / 8 : 1, each = (n + blocks - 1) / blocks;
+    parallel_for(use, blocks, [&](int64_t i) {
+      for (int64_t r = i * each; r < n && r < (i + 1) * each; ++r) {
+        tokens[r] = encode_row(machine, h, x + (m + r) * h.cols, coded, m + r, codes + r * stride,
+                               totals + r * h.segments);
+      }
+    });
+    const Codes coded_rows{codes, stride, tokens, totals, n};
+    const Output out{y + m * h.rows, h.rows, 1};
+    parallel_for(use, panels, [&](int64_t i) { run_panel(machine, block, i, coded_rows, out); });
+  }
+}
+
+}  // namespace qcore

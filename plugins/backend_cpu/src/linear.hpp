@@ -1,0 +1,41 @@
+// A packed linear layer: float rows in, float rows out.
+#pragma once
+
+#include <cstdint>
+
+#include "product.hpp"
+
+namespace qcore {
+
+// Integer codes given as floats, with one scale (and zero point) a row or one for all: qcore.tensor.Encoded.
+struct Coded {
+  const float* scale;
+  const float* zero_point;  // or null
+  bool per_row;
+  int32_t step;   // 2 where the codes are odd numbers of eight bits
+  int32_t less;   // byte = (code - less) / step
+};
+
+// y (rows, h.rows) from x (rows, h.cols); `coded` says what x is where the block's input is coded.
+void run_linear(const Machine& machine, const uint8_t* block, const float* x, const Coded* coded, int64_t rows,
+                float* y, int threads);
+
+// What makes the codes of a row: byte = clamp(round(x * inverse), low, high) - less, x = step * byte + shift.
+struct Coder {
+  float scale, inverse, low, high;
+  int32_t less, step, shift;
+  int32_t zero_point;  // of the codes themselves
+};
+
+// The coders of a range: qcore.tensor.integer.
+Coder symmetric_coder(float bound, int bits);
+Coder dynamic_affine_coder(float low, float high, int bits);
+
+// The coder of a row of n features; row `index` of `coded`, where the input is coded.
+Coder coder_of(const Machine& machine, const Activation& a, const float* x, int64_t n, const Coded* coded,
+               int64_t index);
+
+// Code n features; returns the sum of the bytes and sets *nan where one is NaN.
+int64_t encode(const Machine& machine, const Coder& c, const float* x, int64_t n, int8_t* codes, bool* nan);
+
+}  // namespace qcore

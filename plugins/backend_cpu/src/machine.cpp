@@ -1,0 +1,57 @@
+#include "machine.hpp"
+
+#if defined(QCORE_X86)
+#include <cpuid.h>
+#endif
+
+namespace qcore {
+namespace {
+
+#if defined(QCORE_X86)
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+
+bool has_avxvnni() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
+}
+
+bool has_avx512vnni() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vnni");
+}
+#endif
+
+std::vector<InstructionSet> find() {
+  std::vector<InstructionSet> found;
+#if defined(QCORE_X86)
+  // Not yet run on such a processor: they are not chosen unasked.
+  found.push_back({{&AVX512VNNI, &AVX2_ROWS}, has_avx512vnni(), false});
+  found.push_back({{&AVXVNNI, &AVX2_ROWS}, has_avxvnni(), false});
+  found.push_back({{&AVX2, &AVX2_ROWS}, has_avx2(), true});
+#endif
+  found.push_back({{&PORTABLE, &PORTABLE_ROWS}, true, true});
+  found.push_back({{&EMULATED512, &PORTABLE_ROWS}, true, false});
+  return found;
+}
+
+const Machine PORTABLE_MACHINE{&PORTABLE, &PORTABLE_ROWS}, EMULATED_MACHINE{&EMULATED512, &PORTABLE_ROWS};
+
+}  // namespace
+
+const std::vector<InstructionSet>& instruction_sets() {
+  static const std::vector<InstructionSet> all = find();
+  return all;
+}
+
+const Machine& machine_for(const Header& h) {
+  const auto& all = instruction_sets();
+  if (h.isa >= 0 && size_t(h.isa) < all.size()) {
+    const InstructionSet& set = all[size_t(h.isa)];
+    if (set.supported && set.machine.kernels->lanes == h.lanes) {
+      return set.machine;
+    }
+  }
+  return h.lanes == PORTABLE.lanes ? PORTABLE_MACHINE : EMULATED_MACHINE;
+}
+
+}  // namespace qcore

@@ -1,0 +1,144 @@
+// The Python module: tensors come as addresses, because that is several times cheaper than as objects. The Python side
+// has checked shapes, dtypes and memory layout.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "check.hpp"
+#include "convolution.hpp"
+#include "fake.hpp"
+#include "linear.hpp"
+#include "machine.hpp"
+#include "prepare.hpp"
+
+namespace nb = nanobind;
+using namespace qcore;
+
+namespace {
+
+template <class T>
+const T* pointer(uintptr_t address) {
+  return reinterpret_cast<const T*>(address);
+}
+
+std::vector<std::tuple<std::string, bool, bool>> list_instruction_sets() {
+  std::vector<std::tuple<std::string, bool, bool>> names;
+  for (const auto& set : instruction_sets()) names.emplace_back(set.machine.kernels->name, set.supported, set.automatic);
+  return names;
+}
+
+int32_t index_of(const std::string& isa) {
+  const auto& all = instruction_sets();
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (all[i].machine.kernels->name == isa && all[i].supported) return int32_t(i);
+  }
+  throw std::invalid_argument("this processor has no " + isa);
+}
+
+// A weight on its way from stored codes to a block.
+struct Preparation {
+  Stored stored{};
+  Header header{};
+
+  void add(int bits, bool trits, int offset, uintptr_t data, int64_t rows, int64_t row_nbytes) {
+    stored.blocks.push_back({bits, trits, offset, pointer<uint8_t>(data), rows, row_nbytes});
+  }
+
+  void scales(uintptr_t scale, uintptr_t zero_point, bool per_row) {
+    stored.scale = pointer<float>(scale);
+    stored.zero_point = pointer<uint8_t>(zero_point);
+    stored.scale_rows = per_row;
+  }
+
+  void rows(uintptr_t bias, uintptr_t order, uintptr_t columns) {
+    stored.bias = pointer<float>(bias);
+    stored.order = pointer<int32_t>(order);
+    stored.columns = pointer<int32_t>(columns);
+  }
+
+  void activation(int input, int bits, bool symmetric, float floor, float scale, float inverse, float zero_point) {
+    stored.activation = {Input(input), bits, symmetric, floor, scale, inverse, zero_point};
+  }
+
+  int64_t plan(const std::string& isa) {
+    const int32_t index = index_of(isa);
+    header = qcore::plan(stored, *instruction_sets()[size_t(index)].machine.kernels);
+    header.isa = index;
+    return header.nbytes;
+  }
+
+  void fill(uintptr_t out) { qcore::fill(stored, header, reinterpret_cast<uint8_t*>(out)); }
+};
+
+void linear(uintptr_t block, uintptr_t x, int64_t rows, uintptr_t y, int threads) {
+  const uint8_t* b = pointer<uint8_t>(block);
+  run_linear(machine_for(header_of(b)), b, pointer<float>(x), nullptr, rows, reinterpret_cast<float*>(y), threads);
+}
+
+void linear_coded(uintptr_t block, uintptr_t x, int64_t rows, uintptr_t y, int threads, uintptr_t scale,
+                  uintptr_t zero_point, bool per_row, int step, int less) {
+  const uint8_t* b = pointer<uint8_t>(block);
+  const Coded coded{pointer<float>(scale), pointer<float>(zero_point), per_row, step, less};
+  run_linear(machine_for(header_of(b)), b, pointer<float>(x), &coded, rows, reinterpret_cast<float*>(y), threads);
+}
+
+Geometry geometry_of(const std::vector<int64_t>& v) {
+  if (v.size() != 14) throw std::invalid_argument("a geometry of 14 numbers");
+  return {v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], v[11], v[12], v[13]};
+}
+
+void convolution(const std::vector<uintptr_t>& addresses, const std::vector<int64_t>& geometry, uintptr_t x,
+                 int64_t images, uintptr_t y, int threads, uintptr_t scale, uintptr_t zero_point, bool per_row,
+                 int less) {
+  std::vector<const uint8_t*> blocks;
+  for (const uintptr_t address : addresses) blocks.push_back(pointer<uint8_t>(address));
+  const Coded coded{pointer<float>(scale), pointer<float>(zero_point), per_row, 1, less};
+  run_convolution(machine_for(header_of(blocks.at(0))), blocks, geometry_of(geometry), pointer<float>(x),
+                  scale ? &coded : nullptr, images, reinterpret_cast<float*>(y), threads);
+}
+
+bool fake(const std::string& isa, uintptr_t x, int64_t slices, int64_t n, int bits, bool symmetric, uintptr_t y,
+          int threads) {
+  const RowKernels& rows = *instruction_sets()[size_t(index_of(isa))].machine.rows;
+  return fake_quantize(rows, pointer<float>(x), slices, n, bits, symmetric, reinterpret_cast<float*>(y), threads);
+}
+
+// (rows, columns, input) of a block; an error for anything else.
+std::tuple<int64_t, int64_t, int> describe(uintptr_t block, int64_t nbytes) {
+  const uint8_t* b = pointer<uint8_t>(block);
+  if (!is_block(b, nbytes)) throw std::invalid_argument("this is no weight that qcore_backend_cpu prepared");
+  const Header& h = header_of(b);
+  return {h.rows, h.cols, int(h.activation.input)};
+}
+
+}  // namespace
+
+NB_MODULE(_kernels, m) {
+  m.doc() = "Packed low-bit kernels for CPUs.";
+  using release = nb::call_guard<nb::gil_scoped_release>;
+  m.def("instruction_sets", &list_instruction_sets);
+  nb::class_<Preparation>(m, "Preparation")
+      .def("__init__",
+           [](Preparation* self, int64_t cols, int64_t group, int step, bool wide, bool relu) {
+             new (self) Preparation;
+             self->stored.cols = cols, self->stored.group = group, self->stored.step = step;
+             self->stored.wide = wide, self->stored.relu = relu;
+           })
+      .def("add", &Preparation::add)
+      .def("scales", &Preparation::scales)
+      .def("rows", &Preparation::rows)
+      .def("activation", &Preparation::activation)
+      .def("plan", &Preparation::plan)
+      .def("fill", &Preparation::fill, release());
+  m.def("linear", &linear, release());
+  m.def("describe", &describe);
+  m.def("fake_quantize", &fake, release());
+  m.def("convolution", &convolution, release());
+  m.def("linear_coded", &linear_coded, release());
+}

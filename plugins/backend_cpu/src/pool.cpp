@@ -1,0 +1,127 @@
+#include "pool.hpp"
+
+#include <pthread.h>
+#include <sched.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <system_error>
+#include <thread>
+
+namespace qcore {
+namespace {
+
+constexpr int MOST_WORKERS = 255;
+constexpr int SPINS = 1000;  // some tens of microseconds: the next layer of a model often comes sooner
+
+void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+struct Pool {
+  std::mutex callers;  // one caller at a time has the workers; others work alone
+  std::mutex sleeping;
+  std::condition_variable wake;
+  int workers = 0;  // guarded by `callers`
+  std::atomic<int> sleepers{0};
+  std::atomic<uint64_t> job{0};  // odd: open
+  std::atomic<int> inside{0};    // workers that may be in the open job
+  std::atomic<int64_t> next{0};
+  std::atomic<int> wanted{0};
+  int64_t tasks = 0;
+  void (*task)(const void*, int64_t) = nullptr;
+  const void* context = nullptr;
+
+  void work() {
+    for (int64_t i; (i = next.fetch_add(1)) < tasks;) task(context, i);
+  }
+
+  void serve(int index) {
+    uint64_t seen = 0;
+    for (;;) {
+      const uint64_t now = wait(seen);
+      seen = now;
+      if (index >= wanted.load()) continue;
+      // Either the caller sees this worker inside, or this worker sees that the job has been closed.
+      inside.fetch_add(1);
+      if (job.load() == now) work();
+      inside.fetch_sub(1);
+      // A neighbour on this core had better take its turn now than in the middle of a task, for which the caller waits.
+      sched_yield();
+    }
+  }
+
+  uint64_t wait(uint64_t seen) {
+    for (int i = 1; i <= SPINS; ++i) {
+      const uint64_t now = job.load();
+      if (now != seen && now & 1) return now;
+      i % 64 ? pause() : void(sched_yield());
+    }
+    std::unique_lock<std::mutex> lock(sleeping);
+    sleepers.fetch_add(1);
+    uint64_t now;
+    wake.wait(lock, [&] { return (now = job.load()) != seen && now & 1; });
+    sleepers.fetch_sub(1);
+    return now;
+  }
+
+  void hire(int count) {
+    while (workers < count) {
+      try {
+        std::thread(&Pool::serve, this, workers).detach();
+      } catch (const std::system_error&) {
+        return;  // no more threads to be had: those that are there do
+      }
+      ++workers;
+    }
+  }
+
+  void run(int helpers, int64_t count, void (*f)(const void*, int64_t), const void* c) {
+    hire(helpers);
+    tasks = count, task = f, context = c;
+    next.store(0);
+    wanted.store(helpers);
+    job.fetch_add(1);
+    if (sleepers.load() > 0) {
+      std::lock_guard<std::mutex> lock(sleeping);
+      wake.notify_all();
+    }
+    work();
+    job.fetch_add(1);
+    for (int i = 0; inside.load() != 0; ++i) i < SPINS ? pause() : void(sched_yield());
+  }
+};
+
+// Never destroyed: workers outlive main. A forked child has none of them and starts anew.
+std::atomic<Pool*> pool{nullptr};
+
+Pool& the_pool() {
+  Pool* p = pool.load();
+  if (p) return *p;
+  Pool* fresh = new Pool;
+  if (!pool.compare_exchange_strong(p, fresh)) {
+    delete fresh;
+    return *p;
+  }
+  static const int registered = pthread_atfork(nullptr, nullptr, [] { pool.store(nullptr); });
+  (void)registered;
+  return *fresh;
+}
+
+}  // namespace
+
+void parallel(int threads, int64_t tasks, void (*task)(const void*, int64_t), const void* context) {
+  Pool& p = the_pool();
+  const int64_t most = threads - 1 < tasks - 1 ? threads - 1 : tasks - 1;
+  std::unique_lock<std::mutex> lock(p.callers, std::try_to_lock);
+  if (!lock.owns_lock()) {
+    for (int64_t i = 0; i < tasks; ++i) task(context, i);
+    return;
+  }
+  p.run(int(most < MOST_WORKERS ? most : MOST_WORKERS), tasks, task, context);
+}
+
+}  // namespace qcore

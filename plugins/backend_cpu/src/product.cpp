@@ -1,0 +1,260 @@
+#include "product.hpp"
+
+#include <cstring>
+
+namespace qcore {
+namespace {
+
+constexpr int MOST_PANEL_ROWS = ROW_BLOCKS * 16;
+constexpr int UNPACKED_NBYTES = 16384;  // half of the smallest L1
+constexpr int CHUNK = 96;               // rows of activations whose sums are held at once
+
+// Part of a width whose unpacked codes one matrix product takes; 16-bit sums want few bits at a time.
+struct Part {
+  Planes planes;
+  int first;  // index of its first plane
+  int bits;
+  int shift;
+};
+
+struct Parts {
+  int count;
+  Part part[2];
+};
+
+Parts parts_of(int bits, bool split) {
+  const Planes all = planes_of(bits, split);
+  if (!split || bits < 7) return {1, {{all, 0, bits, 0}}};
+  const Part low{{1, {{4, 0}}}, 0, 4, 0};
+  if (bits == 8) return {2, {low, {{1, {{4, 0}}}, 1, 4, 4}}};
+  return {2, {low, {{2, {{2, 0}, {1, 2}}}, 1, 3, 4}}};
+}
+
+struct Panel {
+  const Machine& machine;
+  const Header& h;
+  const Bucket& b;
+  const uint8_t* data;   // of this panel
+  int64_t first;         // row of the bucket
+  int rows;              // that exist
+
+  int64_t plane_start(int plane) const {
+    const Planes planes = planes_of(b.bits, h.split8);
+    int64_t start = 0;
+    for (int i = 0; i < plane; ++i) start += plane_nbytes(planes.plane[i].bits, h.padded_segment, h.lanes);
+    return start;
+  }
+
+  // Where the offsets, sums and scales of segment s start.
+  int64_t numbers_of(int64_t s) const { return first * h.segments + s * ROW_BLOCKS * h.lanes; }
+
+  const uint8_t* segment(int64_t s) const { return data + s * (b.panel_nbytes / h.segments); }
+
+  // sums (rows, PANEL) = codes of segment s . x
+  void sums(int64_t s, const Codes& x, int64_t m, int count, int32_t* sums) const {
+    const int panel_rows = ROW_BLOCKS * h.lanes;
+    std::memset(sums, 0, sizeof(int32_t) * size_t(count) * size_t(panel_rows));
+    const int pairs = int(round_up(segment_length(h, s), 8) / 8);
+    const int8_t* codes = x.codes + m * x.stride + s * h.padded_segment;
+    if (count <= machine.kernels->gemv_limit) {
+      const Planes planes = planes_of(b.bits, h.split8);
+      for (int i = 0; i < count; ++i) {
+        const uint8_t* w = segment(s);
+        for (int p = 0; p < planes.count; ++p) {
+          const Plane& plane = planes.plane[p];
+          machine.kernels->gemv(plane.bits, w, codes + i * x.stride, pairs, plane.shift, sums + i * panel_rows);
+          w += plane_nbytes(plane.bits, h.padded_segment, h.lanes);
+        }
+      }
+      return;
+    }
+    const Parts parts = parts_of(b.bits, h.split8);
+    for (int p = 0; p < parts.count; ++p) product(parts.part[p], segment(s), codes, x.stride, count, pairs, sums);
+  }
+
+  void product(const Part& part, const uint8_t* start, const int8_t* codes, int64_t stride, int count, int pairs,
+               int32_t* sums) const {
+    alignas(64) uint8_t unpacked[UNPACKED_NBYTES];
+    const int panel_rows = ROW_BLOCKS * h.lanes, most = UNPACKED_NBYTES / (panel_rows * 8);
+    for (int done = 0; done < pairs; done += most) {
+      const int n = pairs - done < most ? pairs - done : most;
+      const uint8_t* plane[MAX_PLANES];
+      for (int i = 0; i < part.planes.count; ++i) {
+        const int bits = part.planes.plane[i].bits;
+        plane[i] = start + plane_start(part.first + i) + plane_nbytes(bits, int64_t(done) * 8, h.lanes);
+      }
+      const uint8_t* ready = plane[0];
+      if (part.bits != 8) machine.kernels->unpack(part.planes, plane, n, unpacked), ready = unpacked;
+      machine.kernels->gemm(ready, part.bits, part.shift, n, codes + int64_t(done) * 8, stride, count, sums,
+                            panel_rows);
+    }
+  }
+
+  void scaled(int64_t s, const int32_t* sums, const Token& token, int32_t total, bool add, float* y) const {
+    const uint8_t* block = reinterpret_cast<const uint8_t*>(&h);
+    const int64_t at_row = numbers_of(s);
+    machine.rows->scale(sums, rows, h.step * token.step, at<int32_t>(block, b.offset) + at_row, total,
+                        h.step * token.shift, at<int32_t>(block, b.sum) + at_row, token.scale,
+                        at<float>(block, b.scale) + at_row, add, y);
+  }
+
+  // Finish `count` rows of sums that lie `stride` apart, and bring them where they belong, unless they are there.
+  void store(float* y, int64_t stride, int count, const Output& out, int64_t m) const {
+    const uint8_t* block = reinterpret_cast<const uint8_t*>(&h);
+    for (int i = 0; i < count; ++i) {
+      machine.rows->finish(y + i * stride, rows, at<float>(block, b.bias) + first, h.relu);
+    }
+    if (direct(out)) return;
+    if (b.first_row >= 0 && out.row_stride == 1) {
+      float* to = out.y + (b.first_row + first) * out.column_stride + m;
+      return machine.rows->transpose(y, stride, count, rows, to, out.column_stride);
+    }
+    const int32_t* order = at<int32_t>(block, b.order) + first;
+    for (int i = 0; i < count; ++i) {
+      float* to = out.y + (m + i) * out.row_stride;
+      for (int r = 0; r < rows; ++r) to[order[r] * out.column_stride] = y[i * stride + r];
+    }
+  }
+
+  bool direct(const Output& out) const { return b.first_row >= 0 && out.column_stride == 1; }
+
+  // Integer sums of 64 bits over all segments.
+  void run_wide(const Codes& x, const Output& out, int64_t m) const {
+    alignas(64) int32_t part[MOST_PANEL_ROWS];
+    int64_t acc[MOST_PANEL_ROWS] = {};
+    alignas(64) float y[MOST_PANEL_ROWS];
+    const uint8_t* block = reinterpret_cast<const uint8_t*>(&h);
+    const Token& token = x.tokens[m];
+    for (int64_t s = 0; s < h.segments; ++s) {
+      sums(s, x, m, 1, part);
+      const int64_t at_row = numbers_of(s);
+      const int32_t *offset = at<int32_t>(block, b.offset) + at_row, *sum = at<int32_t>(block, b.sum) + at_row;
+      for (int r = 0; r < rows; ++r) {
+        acc[r] += int64_t(h.step) * token.step * part[r] + int64_t(offset[r]) * x.totals[m * h.segments + s] +
+                  int64_t(h.step) * token.shift * sum[r];
+      }
+    }
+    const float* scale = at<float>(block, b.scale) + numbers_of(0);
+    for (int r = 0; r < rows; ++r) {
+      const float factor = token.scale * scale[r];
+      y[r] = float(acc[r]) * factor;
+    }
+    store(y, rows, 1, out, m);
+    if (direct(out)) std::memcpy(target(out, m), y, sizeof(float) * size_t(rows));
+  }
+
+  float* target(const Output& out, int64_t m) const { return out.y + m * out.row_stride + b.first_row + first; }
+
+  void run_chunk(const Codes& x, const Output& out, int64_t m, int count) const {
+    alignas(64) int32_t part[CHUNK * MOST_PANEL_ROWS];
+    alignas(64) float held[CHUNK * MOST_PANEL_ROWS];
+    const int panel_rows = ROW_BLOCKS * h.lanes;
+    float* y = direct(out) ? target(out, m) : held;
+    const int64_t stride = direct(out) ? out.row_stride : panel_rows;
+    for (int64_t s = 0; s < h.segments; ++s) {
+      sums(s, x, m, count, part);
+      for (int i = 0; i < count; ++i) {
+        scaled(s, part + i * panel_rows, x.tokens[m + i], x.totals[(m + i) * h.segments + s], s > 0, y + i * stride);
+      }
+    }
+    store(y, stride, count, out, m);
+  }
+
+  // sums (count, panel rows) += codes of segment s . x, in floats.
+  void real_sums(int64_t s, const Reals& x, int64_t m, int count, float* sums) const {
+    constexpr int PAIRS = 8;
+    alignas(64) uint8_t unpacked[PAIRS * 8 * MOST_PANEL_ROWS];
+    alignas(64) float tile[PAIRS * 8 * MOST_PANEL_ROWS];
+    const uint8_t* block = reinterpret_cast<const uint8_t*>(&h);
+    const int32_t* offset = at<int32_t>(block, b.offset) + numbers_of(s);
+    const Planes planes = planes_of(b.bits, h.split8);
+    const int64_t length = segment_length(h, s);
+    for (int64_t k = 0; k < length; k += PAIRS * 8) {
+      const int n = int(length - k < PAIRS * 8 ? length - k : PAIRS * 8), pairs = (n + 7) / 8;
+      const uint8_t* plane[MAX_PLANES];
+      for (int i = 0; i < planes.count; ++i) {
+        plane[i] = segment(s) + plane_start(i) + plane_nbytes(planes.plane[i].bits, k, h.lanes);
+      }
+      machine.kernels->unpack(planes, plane, pairs, unpacked);
+      machine.rows->widen(unpacked, 2 * pairs, h.lanes, h.step, offset, tile);
+      machine.rows->real_gemm(tile, n, ROW_BLOCKS * h.lanes, x.x + m * x.stride + s * h.segment + k, x.stride, count,
+                              sums);
+    }
+  }
+
+  void run_reals(const Reals& x, const Output& out, int64_t m, int count) const {
+    alignas(64) float part[CHUNK * MOST_PANEL_ROWS];
+    alignas(64) float held[CHUNK * MOST_PANEL_ROWS];
+    const int panel_rows = ROW_BLOCKS * h.lanes;
+    float* y = direct(out) ? target(out, m) : held;
+    const int64_t stride = direct(out) ? out.row_stride : panel_rows;
+    const uint8_t* block = reinterpret_cast<const uint8_t*>(&h);
+    for (int64_t s = 0; s < h.segments; ++s) {
+      std::memset(part, 0, sizeof(float) * size_t(count) * size_t(panel_rows));
+      real_sums(s, x, m, count, part);
+      const float* scale = at<float>(block, b.scale) + numbers_of(s);
+      for (int i = 0; i < count; ++i) {
+        machine.rows->real_scale(part + i * panel_rows, rows, scale, s > 0, y + i * stride);
+      }
+    }
+    store(y, stride, count, out, m);
+  }
+
+  void run(const Reals& x, const Output& out) const {
+    for (int64_t m = 0; m < x.rows; m += CHUNK) {
+      run_reals(x, out, m, int(x.rows - m < CHUNK ? x.rows - m : CHUNK));
+    }
+  }
+
+  void run(const Codes& x, const Output& out) const {
+    if (h.wide) {
+      for (int64_t m = 0; m < x.rows; ++m) run_wide(x, out, m);
+      return;
+    }
+    // Chunks of equal size, in whole register tiles.
+    const int64_t chunks = (x.rows + CHUNK - 1) / CHUNK;
+    const int64_t size = round_up((x.rows + chunks - 1) / chunks, machine.kernels->gemm_rows);
+    const int64_t most = size < CHUNK ? size : CHUNK;
+    for (int64_t m = 0; m < x.rows; m += most) run_chunk(x, out, m, int(x.rows - m < most ? x.rows - m : most));
+  }
+};
+
+}  // namespace
+
+int64_t panels_of(const Header& h) {
+  int64_t panels = 0;
+  for (int i = 0; i < h.buckets; ++i) panels += h.bucket[i].panels;
+  return panels;
+}
+
+int64_t codes_stride(const Header& h) {
+  const int64_t stride = round_up(h.segments * h.padded_segment, 64);
+  return stride % 1024 ? stride : stride + 64;
+}
+
+namespace {
+
+template <class Rows>
+void run_any(const Machine& machine, const uint8_t* block, int64_t index, const Rows& x, const Output& out) {
+  const Header& h = header_of(block);
+  int i = 0;
+  while (index >= h.bucket[i].panels) index -= h.bucket[i++].panels;
+  const Bucket& b = h.bucket[i];
+  const int panel_rows = ROW_BLOCKS * h.lanes;
+  const int64_t first = index * panel_rows, left = b.rows - first;
+  const Panel panel{machine, h, b, block + b.data + index * b.panel_nbytes, first,
+                    int(left < panel_rows ? left : panel_rows)};
+  panel.run(x, out);
+}
+
+}  // namespace
+
+void run_panel(const Machine& machine, const uint8_t* block, int64_t index, const Codes& x, const Output& out) {
+  run_any(machine, block, index, x, out);
+}
+
+void run_panel(const Machine& machine, const uint8_t* block, int64_t index, const Reals& x, const Output& out) {
+  run_any(machine, block, index, x, out);
+}
+
+}  // namespace qcore

@@ -1,0 +1,48 @@
+// Products of coded rows with a prepared weight: what linear layers and convolutions share.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels.hpp"
+
+namespace qcore {
+
+// The kernels that run a block.
+struct Machine {
+  const Kernels* kernels;
+  const RowKernels* rows;
+};
+
+// Coded rows: x = step * code + shift in each segment, with the same scale in all.
+struct Codes {
+  const int8_t* codes;      // (rows, stride); a segment starts every padded_segment bytes
+  int64_t stride;
+  const Token* tokens;      // (rows,)
+  const int32_t* totals;    // (rows, segments): sum of step * code + shift over the segment, modulo 2**32
+  int64_t rows;
+};
+
+// Rows of floats, for layers whose activations stay float.
+struct Reals {
+  const float* x;  // (rows, stride)
+  int64_t stride;
+  int64_t rows;
+};
+
+// Where the outputs go: row m, output r at y[m * row_stride + r * column_stride].
+struct Output {
+  float* y;
+  int64_t row_stride;
+  int64_t column_stride;
+};
+
+int64_t panels_of(const Header& h);
+
+// Bytes between the coded rows of a block, padded so that rows do not fall on the same cache set.
+int64_t codes_stride(const Header& h);
+
+// Run panel `index` (of all buckets) for all rows.
+void run_panel(const Machine& machine, const uint8_t* block, int64_t index, const Codes& x, const Output& out);
+void run_panel(const Machine& machine, const uint8_t* block, int64_t index, const Reals& x, const Output& out);
+
+}  // namespace qcore

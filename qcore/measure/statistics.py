@@ -221,8 +221,8 @@ def brown_forsythe(a: ArrayLike, b: ArrayLike) -> Outcome:
 def per_fold(differences: ArrayLike) -> NDArray[np.float64]:
     """Return (folds,) means over the seeds of paired ``differences`` (seeds, folds); (seeds,) where there is one fold.
 
-    All seeds share their folds, so that differences of one fold are no independent samples: taken one by one they make
-    a test at 5 % reject 6.6 % of true hypotheses with five seeds, by their means 3.6 % (simulated).
+    All seeds share their folds, so that the differences of one fold are no independent samples: a test that takes them
+    one by one rejects too often.
     """
     values = np.asarray(differences, dtype=np.float64)
     if values.ndim != 2:

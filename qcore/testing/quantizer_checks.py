@@ -11,12 +11,12 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from qcore.errors import ConfigError, QuantizationError
+from qcore.errors import QuantizationError
 from qcore.quantizers import Quantizer, make_quantizer
 from qcore.tensor import ENCODINGS, QTensor
 from qcore.testing.cases import SkipCheck, expect
 from qcore.testing.inputs import DTYPES, activations, normal, random_state_kept, same_bits, weights
-from qcore.testing.subjects import Offer
+from qcore.testing.subjects import Offer, expect_json_config
 
 TENSOR_NAME = "blocks.0.linear.weight"
 
@@ -231,14 +231,7 @@ def check_made_again_from_its_description(offer: Offer) -> None:
 
 def check_config_is_json(offer: Offer) -> None:
     """Runs are repeated from their files: the config survives JSON, and refuses keys it does not know."""
-    config = offer.make().config
-    again = type(config).model_validate_json(config.model_dump_json())
-    expect(again == config, f"through JSON the config becomes {again!r}")
-    try:
-        offer.spec.make_config({**offer.options, "no_such_option": 1})
-    except ConfigError:
-        return
-    expect(False, "an unknown option is accepted")
+    expect_json_config(offer)
 
 
 def _difference(a: Tensor | None, b: Tensor) -> str:

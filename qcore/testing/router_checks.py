@@ -7,12 +7,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from qcore.errors import ConfigError
 from qcore.nn import set_generator
 from qcore.routers import Router, Routing
 from qcore.testing.cases import SkipCheck, expect
 from qcore.testing.inputs import generator, normal, random_state_kept, same_bits
-from qcore.testing.subjects import Offer
+from qcore.testing.subjects import Offer, expect_json_config
 
 TOLERANCE = 1e-6
 """Float32 sums of a few shares round by less than this."""
@@ -170,14 +169,7 @@ def check_gradient_reaches_the_router(offer: Offer) -> None:
 
 def check_config_is_json(offer: Offer) -> None:
     """Files name their routers: the config survives JSON, and refuses keys it does not know."""
-    config = offer.make().config
-    again = type(config).model_validate_json(config.model_dump_json())
-    expect(again == config, f"through JSON the config becomes {again!r}")
-    try:
-        offer.spec.make_config({**offer.options, "no_such_option": 1})
-    except ConfigError:
-        return
-    expect(False, "an unknown option is accepted")
+    expect_json_config(offer)
 
 
 def _row(routing: Routing, row: int) -> Routing:

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from qcore.errors import ConfigError
+from qcore.testing.cases import expect
 from qcore.testing.variants import GIVEN
 
 if TYPE_CHECKING:
     from qcore.plugins import PluginStatus
     from qcore.registry import Registry, Spec
 
-__all__ = ["Offer", "PluginSubject"]
+__all__ = ["Offer", "PluginSubject", "expect_json_config"]
 
 
 @dataclass(frozen=True)
@@ -55,3 +57,15 @@ class Offer:
         if hasattr(made, "spec_id"):
             made.spec_id = self.spec.id
         return made
+
+
+def expect_json_config(offer: Offer) -> None:
+    """Expect that the config of what ``offer`` makes survives JSON, and that an unknown option is refused."""
+    config = offer.make().config
+    again = type(config).model_validate_json(config.model_dump_json())
+    expect(again == config, f"through JSON the config becomes {again!r}")
+    try:
+        offer.spec.make_config({**offer.options, "no_such_option": 1})
+    except ConfigError:
+        return
+    expect(False, "an unknown option is accepted")

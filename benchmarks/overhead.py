@@ -35,12 +35,12 @@ def main() -> None:
         times = take_turns(calls, rounds=ROUNDS, clock=clock_for(1))
     rows = {}
     lines = [f"{COLS} -> {ROWS}, batch 1, one thread, CPU time, {ROUNDS} interleaved rounds.", ""]
-    lines += ["| call | median us | x F.linear [quartiles] |", "|---|---:|---:|"]
+    lines += ["| call | median us | x F.linear (quartiles) |", "|---|---:|---:|"]
     for name, taken in times.items():
         found = compare(times["F.linear"], taken)
         rows[name] = {"median_us": 1e6 * statistics.median(taken), "ratio": found.median, "low": found.low}
         rows[name]["high"] = found.high
-        ratio = f"{found.median:.2f} [{found.low:.2f}-{found.high:.2f}]"
+        ratio = f"{found.median:.2f} ({found.low:.2f}-{found.high:.2f})"
         lines.append(f"| {name} | {rows[name]['median_us']:.2f} | {ratio} |")
     choice = packed["4 bit"].choice
     lines += ["", f"Kernel: {choice.backend}, {choice.kernel.name}. x F.linear: above 1 is faster."]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,17 @@ from qcore.cli.console import make_table, print_data, show
 from qcore.cli.options import Backend, Json
 from qcore.cli.session import Session, session_of
 from qcore.errors import UsageError
+from qcore.measure.bench.peers import choose_peers
+from qcore.measure.bench.plan import (
+    BATCHES,
+    BITS,
+    MODEL_BATCHES,
+    SHAPES,
+    Shape,
+    parse_counts,
+    parse_sample,
+    parse_weights,
+)
 
 if TYPE_CHECKING:
     from qcore.measure.bench.layers import Options
@@ -67,10 +79,15 @@ def bench(
         raise UsageError(f"{out}: a benchmark is written as .json or .md")
     if no_peers and peers is not None:
         raise UsageError("--peers and --no-peers contradict each other")
-    _check_subject(model, layer_options={"--shape": shape, "--bits": bits, "--group-size": group_size}, sample=sample)
-    if model is not None and float_input:
-        raise UsageError("--float-input is for layers, not for --model")
-    options = _options(session, rounds, threads, backend, "" if no_peers else peers, cold=cold)
+    chosen = choose_peers("" if no_peers else peers)
+    layer_options = {"--shape": shape, "--bits": bits, "--group-size": group_size, "--float-input": float_input or None}
+    _check_subject(model, layer_options, sample)
+
+    def options() -> Options:
+        from qcore.measure.bench.layers import Options
+
+        return Options(rounds, threads, backend, chosen, cold, session.registry)
+
     if model is None:
         report = _layers(session, shape, batch, bits, group_size, options, float_input=float_input)
     else:
@@ -78,22 +95,12 @@ def bench(
     _give(session, report, out, json=json)
 
 
-def _check_subject(model: Path | None, layer_options: dict[str, object], sample: str | None) -> None:
+def _check_subject(model: Path | None, layer_options: Mapping[str, object], sample: str | None) -> None:
     given = [name for name, value in layer_options.items() if value is not None]
     if model is not None and given:
         raise UsageError(f"{given[0]} is for layers, not for --model", "time one or the other")
     if model is None and sample is not None:
         raise UsageError("--input is for --model", "a layer's input follows from --shape")
-
-
-def _options(session: Session, rounds: int, threads: int, backend: str, peers: str | None, *, cold: bool) -> Options:
-    from qcore.measure.bench.peers import choose_peers
-
-    chosen = choose_peers(peers)
-    registry = session.registry
-    from qcore.measure.bench.layers import Options
-
-    return Options(rounds, threads, backend, chosen, cold, registry)
 
 
 def _layers(
@@ -102,28 +109,31 @@ def _layers(
     batch: str | None,
     bits: str | None,
     group_size: int | None,
-    options: Options,
+    options: Callable[[], Options],
     *,
     float_input: bool,
 ) -> Report:
-    from qcore.measure.bench.layers import bench_layers
-    from qcore.measure.bench.plan import BATCHES, SHAPES, Shape, parse_counts, parse_weights
-
     shapes = tuple(dict.fromkeys(Shape.parse(text) for text in shape)) if shape else SHAPES
     batches = BATCHES if batch is None else parse_counts(batch, "--batch")
-    weights = parse_weights("ternary,4,8,1" if bits is None else bits, group_size, float_input=float_input)
-    return bench_layers(shapes, batches, weights, options, session.remark)
+    weights = parse_weights(bits if bits is not None else BITS, group_size, float_input=float_input)
+    from qcore.measure.bench.layers import bench_layers  # torch; not before the words make sense
+
+    return bench_layers(shapes, batches, weights, options(), session.remark)
 
 
-def _model(session: Session, model: Path, batch: str | None, sample: str | None, options: Options) -> Report:
-    from qcore.measure.bench.models import MODEL_BATCHES, bench_model
-    from qcore.measure.bench.plan import parse_counts, parse_sample
-
+def _model(
+    session: Session, model: Path, batch: str | None, sample: str | None, options: Callable[[], Options]
+) -> Report:
     batches = MODEL_BATCHES if batch is None else parse_counts(batch, "--batch")
-    return bench_model(model, batches, None if sample is None else parse_sample(sample), options, session.remark)
+    sizes = None if sample is None else parse_sample(sample)
+    from qcore.measure.bench.models import bench_model
+
+    return bench_model(model, batches, sizes, options(), session.remark)
 
 
 def _give(session: Session, report: Report, out: Path | None, *, json: bool) -> None:
+    from rich.text import Text
+
     from qcore.measure.bench.table import COLUMNS, cells, heading, left_out, markdown
     from qcore.runs.files import atomic_write, atomic_write_json
 
@@ -139,7 +149,7 @@ def _give(session: Session, report: Report, out: Path | None, *, json: bool) -> 
         columns = [
             {"header": name, "justify": "left" if name in ("layer", "contender") else "right"} for name in COLUMNS
         ]
-        show("\n".join(heading(report)) + "\n")
+        show(Text("\n".join(heading(report)) + "\n"))
         show(make_table(columns, [cells(row) for row in report.rows if row.reason is None]))
         for line in left_out(report):
-            show(f"left out: {line}")
+            show(Text(f"left out: {line}"))

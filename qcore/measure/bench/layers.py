@@ -15,7 +15,7 @@ from qcore.measure.bench.contenders import Contender, float_contender, pack_weig
 from qcore.measure.bench.contest import Contest, torch_threads
 from qcore.measure.bench.machine import machine_facts
 from qcore.measure.bench.peers import PEERS, Peer, enter, peer_versions
-from qcore.measure.bench.plan import BATCHES, SHAPES, WEIGHTS, Shape, Weight
+from qcore.measure.bench.plan import BATCHES, BITS, SHAPES, Shape, Weight, parse_weights
 from qcore.measure.bench.result import Report, Row
 from qcore.measure.bench.timing import clock_for
 from qcore.nn.init import linear
@@ -24,6 +24,8 @@ from qcore.registry import Registry
 __all__ = ["Options", "Progress", "bench_layers", "new_report", "peer_contenders", "sample_input"]
 
 Progress = Callable[[str], None]
+
+WEIGHTS = parse_weights(BITS)
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,13 @@ from qcore.export import ModelFile, inspect, load
 from qcore.measure.bench.contenders import BASE, module_contender
 from qcore.measure.bench.contest import Contest, torch_threads
 from qcore.measure.bench.layers import Options, Progress, new_report, peer_contenders, sample_input
+from qcore.measure.bench.plan import MODEL_BATCHES
 from qcore.measure.bench.result import Report
 from qcore.nn import PackedConv2d, PackedLayer
 from qcore.nn.convert import replace_modules
 from qcore.nn.init import skip_init
 
-__all__ = ["MODEL_BATCHES", "bench_model", "float_twin", "sample_shape"]
-
-MODEL_BATCHES = (1, 64)
+__all__ = ["bench_model", "float_twin", "sample_shape"]
 
 TOLERANCE = 0.25
 """Deviation of a peer's output from the float twin's: errors of 8-bit activations add up from layer to layer."""

@@ -8,7 +8,17 @@ from dataclasses import dataclass
 
 from qcore.errors import UsageError, did_you_mean
 
-__all__ = ["BATCHES", "SHAPES", "WEIGHTS", "Shape", "Weight", "parse_counts", "parse_sample", "parse_weights"]
+__all__ = [
+    "BATCHES",
+    "BITS",
+    "MODEL_BATCHES",
+    "SHAPES",
+    "Shape",
+    "Weight",
+    "parse_counts",
+    "parse_sample",
+    "parse_weights",
+]
 
 _MOST = 1 << 24
 """Features of a layer, and samples of a batch: above it, a typing error is likelier than a wish."""
@@ -65,7 +75,8 @@ class Weight:
 
 SHAPES = (Shape(2560, 6912), Shape(4096, 4096), Shape(1536, 640), Shape(640, 320))
 BATCHES = (1, 8, 64, 256)
-WEIGHTS = (Weight(None), Weight(4), Weight(8), Weight(1))
+MODEL_BATCHES = (1, 64)
+BITS = "ternary,4,8,1"
 
 
 def parse_weights(text: str, group_size: int | None = None, *, float_input: bool = False) -> tuple[Weight, ...]:

@@ -9,7 +9,7 @@ from qcore.measure.bench.result import Report, Row
 
 __all__ = ["COLUMNS", "cells", "heading", "left_out", "markdown"]
 
-COLUMNS = ("layer", "batch", "contender", "us", "x fp32 [quartiles]", "kB touched", "weight GB/s", "of read", "GOP/s")
+COLUMNS = ("layer", "batch", "contender", "us", "x fp32 (quartiles)", "kB touched", "weight GB/s", "of read", "GOP/s")
 
 
 def markdown(report: Report, title: str, command: str | None = None) -> str:
@@ -57,7 +57,7 @@ def cells(row: Row) -> list[str]:
         str(row.batch),
         row.contender,
         _number(row.median_us),
-        f"{row.ratio:.2f} [{row.ratio_low:.2f}-{row.ratio_high:.2f}]",
+        f"{row.ratio:.2f} ({row.ratio_low:.2f}-{row.ratio_high:.2f})",
         "-" if row.touched_nbytes is None else _number(row.touched_nbytes / 1000),
         "-" if row.weight_gb_s is None else f"{row.weight_gb_s:.1f}",
         "-" if row.bandwidth_share is None else f"{row.bandwidth_share:.0%}",

@@ -6,10 +6,9 @@ import importlib
 import importlib.util
 import logging
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from qcore.errors import UnknownNameError, did_you_mean
 from qcore.foreign import ForeignError, guarded
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from qcore.measure.bench.contenders import Contender
 
 __all__ = ["PEERS", "Peer", "choose_peers", "enter", "peer_versions"]
+
+T = TypeVar("T")
 
 _HERE = "qcore.measure.bench.peers"
 
@@ -79,7 +80,8 @@ def enter(peer: Peer, module: nn.Module, x: Tensor, threads: int) -> Contender |
         absent = guarded("import", lambda: [name for name in peer.packages if importlib.util.find_spec(name) is None])
         if absent:
             return f"not installed (pip install {' '.join(absent)})"
-        return replace(guarded("build", lambda: _build(peer, module, x, threads)), name=peer.label)
+        made = guarded("build", lambda: _silently(lambda: _load(peer)(module, x, threads)))
+        return replace(made, name=peer.label, again=lambda: _silently(made.again))
     except ForeignError as error:
         return f"failed: {error.reason}"
 
@@ -91,21 +93,19 @@ def peer_versions(peers: tuple[Peer, ...]) -> dict[str, str]:
     return {name: version for name, version in found.items() if version is not None}
 
 
-def _build(peer: Peer, network: nn.Module, x: Tensor, threads: int) -> Contender:
+def _load(peer: Peer) -> Callable[[nn.Module, Tensor, int], Contender]:
     module, _, function = peer.target.partition(":")
-    with _silence():
-        build: Callable[[nn.Module, Tensor, int], Contender] = getattr(importlib.import_module(module), function)
-        return build(network, x, threads)
+    build: Callable[[nn.Module, Tensor, int], Contender] = getattr(importlib.import_module(module), function)
+    return build
 
 
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Hold back warnings of deprecations and missing extras, which no user of ours can mend."""
+def _silently(work: Callable[[], T]) -> T:
+    """Return ``work()``; warnings of deprecations and missing extras, which no user of ours can mend, are held back."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield
+            return work()
     finally:
         logging.disable(before)

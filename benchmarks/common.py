@@ -41,7 +41,7 @@ def ratio(times: list[float], base: list[float]) -> dict[str, float]:
 
 def write(name: str, command: str, data: Mapping[str, Any], table: str) -> None:
     """Write ``results/NAME.json`` and ``results/NAME.md``; the command that made them stands in both."""
-    facts = machine_facts()
+    facts = {key: value for key, value in machine_facts().items() if key != "load"}  # by now it is our own
     where = ", ".join(f"{key} {facts[key]}" for key in ("date", "cpu", "cores", "python", "qcore"))
     page = f"# {name}\n\n`{command}`\n\n{where}, torch {facts['versions']['torch']}\n\n{table.rstrip()}\n"
     write_report(name, {"command": command, "machine": facts, **data}, page)

@@ -19,6 +19,7 @@ from common import write
 
 from qcore.measure.bench.contenders import pack_weight
 from qcore.measure.bench.contest import torch_threads
+from qcore.measure.bench.machine import machine_facts
 from qcore.measure.bench.plan import Shape, Weight
 from qcore.nn.init import linear
 
@@ -90,8 +91,9 @@ def summary(seconds: list[float]) -> dict[str, float]:
 
 
 def main() -> None:
-    rows = []
-    lines = [f"{THREADS} threads, wall time of single calls in microseconds, contenders and conditions in turns.", ""]
+    rows, load = [], machine_facts()["load"]
+    lines = [f"{THREADS} threads, wall time of single calls in microseconds, contenders and conditions in turns."]
+    lines += [f"Load before the start, of processes other than the neighbour: {load}.", ""]
     lines += [
         "| layer | batch | condition | contender | p50 | p90 | p99 | max | calls |",
         "|---|---:|---|---|" + "---:|" * 5,
@@ -106,7 +108,12 @@ def main() -> None:
                     )
                     figures = " | ".join(f"{found[key]:.0f}" for key in ("p50", "p90", "p99", "max", "calls"))
                     lines.append(f"| {shape} | {batch} | {condition} | {name} | {figures} |")
-    write("neighbour", "python benchmarks/neighbour.py", {"threads": THREADS, "rows": rows}, "\n".join(lines))
+    write(
+        "neighbour",
+        "python benchmarks/neighbour.py",
+        {"threads": THREADS, "load": load, "rows": rows},
+        "\n".join(lines),
+    )
 
 
 if __name__ == "__main__":

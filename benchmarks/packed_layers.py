@@ -11,6 +11,7 @@ import sys
 
 from common import write_report
 
+from qcore.cli.console import say
 from qcore.measure.bench.layers import Options, bench_layers
 from qcore.measure.bench.plan import BATCHES, SHAPES, Weight
 from qcore.measure.bench.table import markdown
@@ -28,7 +29,7 @@ def main() -> None:
     words = parser.parse_args()
     shapes, batches, weights = STREAMED if words.cold else (SHAPES, BATCHES, WEIGHTS)
     options = Options(rounds=words.rounds, threads=words.threads, cold=words.cold)
-    report = bench_layers(shapes, batches, weights, options, lambda text: print(text, file=sys.stderr, flush=True))
+    report = bench_layers(shapes, batches, weights, options, say)
     threads = "" if words.threads == 1 else f"_{words.threads}_threads"
     name = "packed_layers" + ("_cold" if words.cold else "") + threads
     command = shlex.join(["python", "benchmarks/packed_layers.py", *sys.argv[1:]])

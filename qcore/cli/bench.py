@@ -38,17 +38,17 @@ def bench(
         typer.Option(
             "--shape",
             metavar="INxOUT",
-            help="A layer's input and output features; repeatable [2560x6912, 4096x4096, 1536x640, 640x320].",
+            help="A layer's input and output features; repeatable (2560x6912, 4096x4096, 1536x640, 640x320).",
         ),
     ] = None,
     batch: Annotated[
-        str | None, typer.Option("--batch", metavar="LIST", help="Samples a call [1,8,64,256; of a model 1,64].")
+        str | None, typer.Option("--batch", metavar="LIST", help="Samples a call (1,8,64,256; of a model 1,64).")
     ] = None,
     bits: Annotated[
-        str | None, typer.Option("--bits", metavar="LIST", help="Widths of weights: ternary, 1 to 8 [ternary,4,8,1].")
+        str | None, typer.Option("--bits", metavar="LIST", help="Widths of weights: ternary, 1 to 8 (ternary,4,8,1).")
     ] = None,
     group_size: Annotated[
-        int | None, typer.Option("--group-size", metavar="N", help="A scale for each N columns [for each row].")
+        int | None, typer.Option("--group-size", metavar="N", help="A scale for each N columns, not for each row.")
     ] = None,
     float_input: Annotated[
         bool, typer.Option("--float-input", help="Leave activations float: weight-only layers.")
@@ -63,7 +63,7 @@ def bench(
         bool, typer.Option("--cold", help="Let weights stream from memory: copies that exceed the caches, in turn.")
     ] = False,
     peers: Annotated[
-        str | None, typer.Option("--peers", metavar="LIST", help="Peers or packages, such as fbgemm,openvino [all].")
+        str | None, typer.Option("--peers", metavar="LIST", help="Peers or packages, such as fbgemm,openvino (all).")
     ] = None,
     no_peers: Annotated[bool, typer.Option("--no-peers", help="Only ours and torch fp32.")] = False,
     backend: Backend = "auto",

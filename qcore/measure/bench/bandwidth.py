@@ -35,7 +35,7 @@ class Bandwidth:
         return asdict(self)
 
 
-def read_bandwidth(clock: Clock, *, nbytes: int | None = None, rounds: int = 5) -> Bandwidth:
+def read_bandwidth(clock: Clock, *, nbytes: int | None = None, rounds: int = 40) -> Bandwidth:
     """Read a buffer of ``nbytes`` (several times the last-level cache) in several ways, and return the fastest.
 
     One reduction of one library may not reach what the memory gives, so three are tried in turns; all of them read each

@@ -24,12 +24,16 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def machine_facts(packages: Iterable[str] = ()) -> dict[str, Any]:
-    """Return date, processor, cores, cache and versions; ``packages`` are named where they are installed."""
+    """Return date, processor, cores, load, cache and versions; ``packages`` are named where they are installed.
+
+    ``load`` is the mean number of busy processes in the last minute: above 0, others were at work too.
+    """
     versions = {name: package_version(name) for name in ("torch", "numpy", *packages)}
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "flags": cpu_flags(),
         "last_level_nbytes": last_level_nbytes(),
         "python": platform.python_version(),

@@ -28,7 +28,7 @@ def heading(report: Report) -> Iterator[str]:
     machine, settings, bandwidth = report.machine, report.settings, report.bandwidth
     flags = " ".join(machine["flags"])
     yield f"{machine['date']}; {machine['cpu']}, {machine['cores']} cores{f', {flags}' if flags else ''}; " + (
-        f"last-level cache {machine['last_level_nbytes'] / 2**20:.0f} MiB."
+        f"last-level cache {machine['last_level_nbytes'] / 2**20:.0f} MiB; load {machine['load']} before the start."
     )
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     yield f"Python {machine['python']}, qcore {machine['qcore']}, {versions}."

@@ -37,6 +37,8 @@ struct Product {
   const int8_t* codes;       // (rows, codes_stride)
   ptrdiff_t codes_stride;
   ptrdiff_t codes_segment;   // bytes from segment to segment
+  int pieces;                // of a row of codes, in a segment; one, unless there is one segment
+  ptrdiff_t piece_gap;       // bytes from the end of a piece to the start of the next
   const Token* tokens;       // (rows,)
   const int32_t* totals;     // (rows, segments)
   int32_t step;              // of the weight's codes

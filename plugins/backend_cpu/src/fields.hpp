@@ -138,6 +138,7 @@ struct Steps {
   static void unpack(const Planes& planes, const uint8_t* const* plane, int pairs, uint8_t* out) {
     const int first = planes.plane[0].bits, second = planes.count > 1 ? planes.plane[1].bits : 0;
     if (planes.count == 3) return unpack_planes<4, 2, 1>(plane, pairs, out);
+    if (second == 4) return unpack_planes<4, 4, 0>(plane, pairs, out);
     if (second == 2) return unpack_planes<4, 2, 0>(plane, pairs, out);
     if (second == 1 && first == 4) return unpack_planes<4, 1, 0>(plane, pairs, out);
     if (second == 1) return unpack_planes<2, 1, 0>(plane, pairs, out);

@@ -122,7 +122,7 @@ extern const Kernels PORTABLE, EMULATED512;
 extern const RowCoding PORTABLE_CODING;
 extern const RowKernels PORTABLE_ROWS;
 #if defined(QCORE_X86)
-extern const Kernels AVX2, AVXVNNI, AVX512VNNI;
+extern const Kernels AVX2, AVXVNNI, AVX512VL, AVX512VNNI;
 extern const RowCoding AVX2_CODING, AVX512_CODING;
 extern const RowKernels AVX2_ROWS;
 #endif

@@ -54,6 +54,24 @@ struct Product {
   ptrdiff_t y_stride;
 };
 
+// The same for rows of floats; codes of one plane, with one offset.
+struct RealProduct {
+  const uint8_t* plane;
+  ptrdiff_t segment_nbytes;
+  int bits;
+  int segments;
+  int64_t segment, last_segment;  // columns
+  const float* x;            // (rows, stride)
+  ptrdiff_t stride;
+  int32_t step, offset;      // a code u is the number step * u + offset
+  const float* scale;        // (segments, panel rows)
+  const float* bias;         // (panel rows,)
+  bool relu;
+  int valid;
+  float* y;                  // (rows, y_stride)
+  ptrdiff_t y_stride;
+};
+
 struct Kernels {
   const char* name;
   int lanes;
@@ -73,6 +91,9 @@ struct Kernels {
 
   // Finished outputs of `rows` rows of activations; null where sums go through memory.
   void (*product)(const Product& p, int rows);
+
+  // The same for few rows of floats, or null.
+  void (*real_product)(const RealProduct& p, int rows);
 };
 
 // From a row of activations to its codes.

@@ -4,6 +4,7 @@
 #include <sched.h>
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <system_error>
@@ -15,6 +16,32 @@ namespace {
 constexpr int MOST_WORKERS = 255;
 constexpr int SPINS = 1000;  // some tens of microseconds: the next layer of a model often comes sooner
 
+using Clock = std::chrono::steady_clock;
+
+// A worker that lost its core in the middle of a task is waited for, some milliseconds each time. After such a wait the
+// caller works alone for a while, twice as long each time until a job ends in time: a neighbour then costs its core
+// and no more.
+class Lateness {
+ public:
+  bool works_alone() const { return Clock::now() < until_; }
+
+  // `worked`: what the caller's own tasks took; `waited`: for the workers' last ones.
+  void note(Clock::duration worked, int64_t tasks, Clock::duration waited) {
+    if (waited < LATE || waited < 4 * worked / (tasks + 1)) {
+      pause_ = pause_ > SHORTEST ? pause_ / 2 : SHORTEST;
+      return;
+    }
+    until_ = Clock::now() + pause_;
+    pause_ = pause_ < LONGEST ? 2 * pause_ : LONGEST;
+  }
+
+ private:
+  static constexpr Clock::duration LATE = std::chrono::microseconds(500), SHORTEST = std::chrono::milliseconds(20),
+                                   LONGEST = std::chrono::milliseconds(640);
+  Clock::time_point until_{};
+  Clock::duration pause_ = SHORTEST;
+};
+
 void pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
@@ -25,7 +52,8 @@ struct Pool {
   std::mutex callers;  // one caller at a time has the workers; others work alone
   std::mutex sleeping;
   std::condition_variable wake;
-  int workers = 0;  // guarded by `callers`
+  int workers = 0;    // guarded by `callers`
+  Lateness lateness;  // guarded by `callers`
   std::atomic<int> sleepers{0};
   std::atomic<uint64_t> job{0};  // odd: open
   std::atomic<int> inside{0};    // workers that may be in the open job
@@ -35,8 +63,11 @@ struct Pool {
   void (*task)(const void*, int64_t) = nullptr;
   const void* context = nullptr;
 
-  void work() {
-    for (int64_t i; (i = next.fetch_add(1)) < tasks;) task(context, i);
+  // Returns how many tasks it did.
+  int64_t work() {
+    int64_t done = 0;
+    for (int64_t i; (i = next.fetch_add(1)) < tasks; ++done) task(context, i);
+    return done;
   }
 
   void serve(int index) {
@@ -89,9 +120,12 @@ struct Pool {
       std::lock_guard<std::mutex> lock(sleeping);
       wake.notify_all();
     }
-    work();
+    const auto start = Clock::now();
+    const int64_t done = work();
     job.fetch_add(1);
+    const auto worked = Clock::now();
     for (int i = 0; inside.load() != 0; ++i) i < SPINS ? pause() : void(sched_yield());
+    lateness.note(worked - start, done, Clock::now() - worked);
   }
 };
 
@@ -117,7 +151,7 @@ void parallel(int threads, int64_t tasks, void (*task)(const void*, int64_t), co
   Pool& p = the_pool();
   const int64_t most = threads - 1 < tasks - 1 ? threads - 1 : tasks - 1;
   std::unique_lock<std::mutex> lock(p.callers, std::try_to_lock);
-  if (!lock.owns_lock()) {
+  if (!lock.owns_lock() || p.lateness.works_alone()) {
     for (int64_t i = 0; i < tasks; ++i) task(context, i);
     return;
   }

@@ -9,6 +9,7 @@ namespace {
 
 constexpr int MOST_PANEL_ROWS = ROW_BLOCKS * 16;
 constexpr int UNPACKED_NBYTES = 16384;  // half of the smallest L1
+constexpr int FEW = 24;                 // rows of floats for which no tile of floats is made
 constexpr int CHUNK = 96;               // rows of activations whose sums are held at once
 
 // Part of a width whose unpacked codes one matrix product takes; 16-bit sums want few bits at a time.
@@ -122,7 +123,11 @@ struct Panel {
     p.bias = at<float>(block, b.bias) + first;
     p.relu = h.relu;
     p.valid = rows;
-    if (p.planes.count > 1 && (x.rows > 1 || x.pieces > 1)) unpack(p);
+    if (p.planes.count > 1 && (x.rows > 1 || x.pieces > 1)) {
+      p.plane = unpacked();
+      p.segment_nbytes = plane_nbytes(8, h.padded_segment, h.lanes);
+      p.planes = planes_of(8, false);
+    }
     const int32_t* corrections = x.plain && h.step == 1 && b.uniform ? corrected(x, p.offset[0]) : nullptr;
     const int64_t most = direct(out) ? x.rows : CHUNK;
     for (int64_t m = 0; m < x.rows; m += most) {
@@ -145,18 +150,17 @@ struct Panel {
     return to;
   }
 
-  // Bring the planes of `p` together to one byte a code.
-  void unpack(Product& p) const {
+  // The panel with its planes together, one byte a code; this thread's until its next panel.
+  const uint8_t* unpacked() const {
+    const Planes planes = planes_of(b.bits, h.split8);
     const int64_t nbytes = plane_nbytes(8, h.padded_segment, h.lanes);
     uint8_t* to = reinterpret_cast<uint8_t*>(scratch<Purpose::panel>(nbytes * h.segments));
     for (int64_t s = 0; s < h.segments; ++s) {
       const uint8_t* plane[MAX_PLANES];
-      for (int i = 0; i < p.planes.count; ++i) plane[i] = segment(s) + plane_start(i);
-      machine.kernels->unpack(p.planes, plane, s + 1 < h.segments ? p.pairs : p.last_pairs, to + s * nbytes);
+      for (int i = 0; i < planes.count; ++i) plane[i] = segment(s) + plane_start(i);
+      machine.kernels->unpack(planes, plane, int(round_up(segment_length(h, s), 8) / 8), to + s * nbytes);
     }
-    p.plane = to;
-    p.segment_nbytes = nbytes;
-    p.planes = planes_of(8, false);
+    return to;
   }
 
   // Finish `count` rows of sums that lie `stride` apart, and bring them where they belong, unless they are there.
@@ -266,7 +270,33 @@ struct Panel {
     store(y, stride, count, out, m);
   }
 
+  void run_few(const Reals& x, const Output& out) const {
+    alignas(64) float held[FEW * MOST_PANEL_ROWS];
+    const uint8_t* block = reinterpret_cast<const uint8_t*>(&h);
+    RealProduct p{};
+    const bool together = planes_of(b.bits, h.split8).count == 1;
+    p.plane = together ? data : unpacked();
+    p.bits = together ? b.bits : 8;
+    p.segment_nbytes = plane_nbytes(p.bits, h.padded_segment, h.lanes);
+    p.segments = int(h.segments);
+    p.segment = h.segment;
+    p.last_segment = segment_length(h, h.segments - 1);
+    p.x = x.x;
+    p.stride = x.stride;
+    p.step = h.step;
+    p.offset = *at<int32_t>(block, b.offset);
+    p.scale = at<float>(block, b.scale) + numbers_of(0);
+    p.bias = at<float>(block, b.bias) + first;
+    p.relu = h.relu;
+    p.valid = rows;
+    p.y = direct(out) ? target(out, 0) : held;
+    p.y_stride = direct(out) ? out.row_stride : ROW_BLOCKS * h.lanes;
+    machine.kernels->real_product(p, int(x.rows));
+    if (!direct(out)) place(held, p.y_stride, int(x.rows), out, 0);
+  }
+
   void run(const Reals& x, const Output& out) const {
+    if (machine.kernels->real_product && b.uniform && x.rows <= FEW) return run_few(x, out);
     for (int64_t m = 0; m < x.rows; m += CHUNK) {
       run_reals(x, out, m, int(x.rows - m < CHUNK ? x.rows - m : CHUNK));
     }

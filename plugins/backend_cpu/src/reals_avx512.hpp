@@ -1,0 +1,134 @@
+// Few rows of float activations. For codes of 1, 2 or 4 bits a register of sixteen floats turns a code into its number,
+// so that a weight costs a shift, a look-up and the multiply-add; bytes are converted.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "kernels.hpp"
+
+namespace qcore {
+namespace {
+
+constexpr int REAL_ROWS = 5;  // rows of activations at once: their sums take 20 registers
+
+template <int P>
+struct Reals512 {
+  static constexpr int VECTOR = 64, PANEL = ROW_BLOCKS * 16;
+
+  // The vector that holds row block r of quad `half` of a pair, and the place of its field.
+  static constexpr int vector_of(int half, int r) {
+    return P == 8 ? half * 4 + r : P == 4 ? half * 2 + (r & 1) : P == 2 ? half : 0;
+  }
+  static constexpr int place_of(int half, int r) {
+    return P == 8 ? 0 : P == 4 ? (r & 2 ? 4 : 0) : P == 2 ? 2 * r : r + 4 * half;
+  }
+
+  // From codes to numbers.
+  struct Numbers {
+    __m512 table;  // of all codes; the look-up takes the lowest four bits, so it repeats where a code has fewer
+    __m512 step, offset;
+
+    explicit Numbers(const RealProduct& p) : step(_mm512_set1_ps(float(p.step))), offset(_mm512_set1_ps(float(p.offset))) {
+      alignas(64) float all[16];
+      for (int i = 0; i < 16; ++i) all[i] = float(p.step * (i & ((1 << P) - 1)) + p.offset);
+      table = _mm512_load_ps(all);
+    }
+
+    // Of the codes that lie `place` bits up in each lane.
+    inline __attribute__((always_inline)) __m512 of(__m512i v, int place) const {
+      const __m512i u = _mm512_srli_epi32(v, unsigned(place));
+      if constexpr (P < 8) return _mm512_permutexvar_ps(u, table);
+      return _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_and_si512(u, _mm512_set1_epi32(0xFF))), step, offset);
+    }
+  };
+
+  template <int HALF, int J, int ROWS>
+  static inline __attribute__((always_inline)) void column(const uint8_t* w, const float* x, ptrdiff_t stride,
+                                                           const Numbers& numbers, __m512 (&acc)[ROWS][4]) {
+    _Pragma("GCC unroll 4") for (int r = 0; r < 4; ++r) {
+      const __m512i v = _mm512_loadu_si512(w + vector_of(HALF, r) * VECTOR);
+      const __m512 code = numbers.of(v, 8 * J + place_of(HALF, r));
+      _Pragma("GCC unroll 5") for (int m = 0; m < ROWS; ++m) {
+        acc[m][r] = _mm512_fmadd_ps(code, _mm512_set1_ps(x[m * stride]), acc[m][r]);
+      }
+    }
+  }
+
+  // The first n columns of a quad.
+  template <int HALF, int ROWS>
+  static inline __attribute__((always_inline)) void quad(const uint8_t* w, const float* x, ptrdiff_t stride,
+                                                         int64_t n, const Numbers& numbers, __m512 (&acc)[ROWS][4]) {
+    if (n > 0) column<HALF, 0, ROWS>(w, x, stride, numbers, acc);
+    if (n > 1) column<HALF, 1, ROWS>(w, x + 1, stride, numbers, acc);
+    if (n > 2) column<HALF, 2, ROWS>(w, x + 2, stride, numbers, acc);
+    if (n > 3) column<HALF, 3, ROWS>(w, x + 3, stride, numbers, acc);
+  }
+
+  template <int ROWS>
+  static void tile(const RealProduct& p, int first) {
+    const Numbers numbers(p);
+    __m512 y[ROWS][4];
+    _Pragma("GCC unroll 5") for (int m = 0; m < ROWS; ++m) {
+      for (int r = 0; r < 4; ++r) y[m][r] = _mm512_setzero_ps();
+    }
+    for (int segment = 0; segment < p.segments; ++segment) {
+      __m512 acc[ROWS][4];
+      _Pragma("GCC unroll 5") for (int m = 0; m < ROWS; ++m) {
+        for (int r = 0; r < 4; ++r) acc[m][r] = _mm512_setzero_ps();
+      }
+      const uint8_t* w = p.plane + segment * p.segment_nbytes;
+      const float* x = p.x + first * p.stride + segment * p.segment;
+      int64_t n = segment + 1 < p.segments ? p.segment : p.last_segment;
+      for (; n >= 8; n -= 8, w += PANEL * P, x += 8) {
+        quad<0, ROWS>(w, x, p.stride, 4, numbers, acc);
+        quad<1, ROWS>(w, x + 4, p.stride, 4, numbers, acc);
+      }
+      quad<0, ROWS>(w, x, p.stride, n, numbers, acc);
+      quad<1, ROWS>(w, x + 4, p.stride, n - 4, numbers, acc);
+      const float* scale = p.scale + ptrdiff_t(segment) * PANEL;
+      _Pragma("GCC unroll 5") for (int m = 0; m < ROWS; ++m) {
+        for (int r = 0; r < 4; ++r) {
+          y[m][r] = _mm512_add_ps(y[m][r], _mm512_mul_ps(acc[m][r], _mm512_loadu_ps(scale + 16 * r)));
+        }
+      }
+    }
+    _Pragma("GCC unroll 5") for (int m = 0; m < ROWS; ++m) {
+      for (int r = 0; r < 4 && 16 * r < p.valid; ++r) {
+        const int left = p.valid - 16 * r;
+        const __mmask16 valid = left < 16 ? __mmask16((1u << left) - 1) : __mmask16(0xFFFF);
+        __m512 v = _mm512_add_ps(y[m][r], _mm512_loadu_ps(p.bias + 16 * r));
+        if (p.relu) v = _mm512_max_ps(_mm512_setzero_ps(), v);  // NaN stays: the second is returned
+        _mm512_mask_storeu_ps(p.y + (first + m) * p.y_stride + 16 * r, valid, v);
+      }
+    }
+  }
+
+  static void all(const RealProduct& p, int rows) {
+    const int count = (rows + REAL_ROWS - 1) / REAL_ROWS;
+    for (int t = 0, first = 0; t < count; ++t) {
+      const int n = (rows - first + count - t - 1) / (count - t);  // tiles of equal height
+      switch (n) {
+        case 1: tile<1>(p, first); break;
+        case 2: tile<2>(p, first); break;
+        case 3: tile<3>(p, first); break;
+        case 4: tile<4>(p, first); break;
+        default: tile<5>(p, first);
+      }
+      first += n;
+    }
+  }
+};
+
+void real_product512(const RealProduct& p, int rows) {
+  switch (p.bits) {
+    case 1: return Reals512<1>::all(p, rows);
+    case 2: return Reals512<2>::all(p, rows);
+    case 4: return Reals512<4>::all(p, rows);
+    default: return Reals512<8>::all(p, rows);
+  }
+}
+
+}  // namespace
+}  // namespace qcore

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qcore.backends.training import Grid, TrainingKernels
 from qcore.errors import CalibrationError
 from qcore.quantizers.base import Quantizer, check_finite, straight_through
 from qcore.quantizers.config import IntConfig, QuantizerConfig
+from qcore.quantizers.learned import straight_through_inside
 from qcore.quantizers.ranges import find_bound, find_range
 from qcore.tensor import ActivationScheme, Encoded
 from qcore.tensor.integer import (
@@ -73,9 +75,24 @@ class IntQuantizer(Quantizer):
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` fake-quantized; see the class for the gradient."""
         slices = self._slices(x)
-        low, high = self._bounds(x, slices)
+        whole = slices.numel() == x.numel()  # else the last group is filled up, and slices do not lie end to end
+        kernels = self.kernels.serve(x) if whole else None
+        if kernels is not None and self.config.bits > 1 and not self._clips:
+            flat = slices.reshape(-1, slices.shape[-1])
+            quantized = kernels.round_over_range(flat, self.config.bits, symmetric=self.config.symmetric)
+            if quantized is not None:
+                return straight_through(x, quantized.reshape(x.shape))
+        low, high = self._bounds(x, slices, check=kernels is None)
+        quantized = None if kernels is None else self._fused(slices, low, high, kernels)
+        if quantized is None:
+            if kernels is not None:
+                check_finite(x, self.tensor_name)
+            quantized = self._encode(x, slices, low, high).decode_()
+        if self._clips and whole:
+            chosen = None if kernels is None else self.kernels
+            return straight_through_inside(x, quantized.reshape(x.shape), low, high, chosen)
         mask = self._mask(x, slices, low, high) if x.requires_grad else None
-        return straight_through(x, self._encode(x, slices, low, high).decode_(), mask)
+        return straight_through(x, quantized.reshape(x.shape), mask)
 
     def expected_gradient(self, x: Tensor, upstream: Tensor) -> Tensor:
         """Return ``dL/dx`` for ``upstream = dL/dq``, as documented; the conformance checks compare with it."""
@@ -107,7 +124,24 @@ class IntQuantizer(Quantizer):
         rows = as_rows(x)
         return rows if self.config.group_size is None else grouped(rows, self.config.group_size)
 
-    def _bounds(self, x: Tensor, slices: Tensor) -> tuple[Tensor, Tensor]:
+    def _fused(self, slices: Tensor, low: Tensor, high: Tensor, kernels: TrainingKernels) -> Tensor | None:
+        """Return what :meth:`_encode` and ``decode`` make of the slices, in one pass; None if that is not served."""
+        bits, flat = self.config.bits, slices.reshape(-1, slices.shape[-1])
+        if bits == 1:
+            return kernels.round_to_sign(flat, high.clamp_min(TINY))
+        if self.config.symmetric:
+            scale, inverse = symmetric_scale(high, bits)
+            q = (1 << (bits - 1)) - 1
+            return kernels.round_to_grid(flat, Grid(scale, -q, q, inverse))
+        scale, inverse, zero = affine_scale(low, high, bits)
+        return kernels.round_to_grid(flat, Grid(scale, 0, (1 << bits) - 1, inverse, zero))
+
+    @property
+    def _clips(self) -> bool:
+        """Whether a range can leave out values, which then get no gradient."""
+        return self.config.bits > 1 and not (self.config.dynamic and self.config.scale == "absmax")
+
+    def _bounds(self, x: Tensor, slices: Tensor, *, check: bool = True) -> tuple[Tensor, Tensor]:
         """Return ``(low, high)`` of each slice, shaped like a scale, after a look for NaN and infinity."""
         if self.needs_calibration:
             raise CalibrationError(
@@ -116,10 +150,11 @@ class IntQuantizer(Quantizer):
             )
         if self.config.dynamic and self.config.scale == "absmax":
             low, high = self._range(x, slices)
-            if not _all_finite(low, high):  # then so is x: this saves a pass over it
+            if check and not _all_finite(low, high):  # then so is x: this saves a pass over it
                 check_finite(x, self.tensor_name)
             return low, high
-        check_finite(x, self.tensor_name)
+        if check:
+            check_finite(x, self.tensor_name)
         return self._range(x, slices) if self.config.dynamic else (self.low.float(), self.high.float())
 
     def _range(self, x: Tensor, slices: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,7 +192,7 @@ class IntQuantizer(Quantizer):
         return Encoded(flat(codes), scale, x.shape, x.dtype, "uint", bits, zero, size)
 
     def _mask(self, x: Tensor, slices: Tensor, low: Tensor, high: Tensor) -> Tensor | None:
-        if self.config.bits == 1 or (self.config.dynamic and self.config.scale == "absmax"):
+        if not self._clips:
             return None
         if slices.dim() == 3:
             low, high = low.unsqueeze(-1), high.unsqueeze(-1)

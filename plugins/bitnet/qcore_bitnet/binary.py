@@ -13,6 +13,7 @@ from qcore_bitnet.weights import WeightQuantizer
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from qcore.backends import TrainingKernels
     from qcore.quantizers import QuantizerConfig
 
 __all__ = ["Binary"]
@@ -46,3 +47,6 @@ class Binary(WeightQuantizer):
         codes = torch.where(rows > self.spread(alpha, rows), 1.0, -1.0)
         beta = self.slice_mean(rows.abs())
         return Encoded(codes, beta, x.shape, x.dtype, "odd", 1, group_size=self.config.group_size)
+
+    def _fused_rows(self, rows: Tensor, slices: Tensor, kernels: TrainingKernels) -> Tensor | None:
+        return kernels.round_to_sign(slices, self.slice_mean(rows.abs()), self.slice_mean(rows))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from qcore.backends import Grid
 from qcore.tensor import Encoded
 from qcore_bitnet.config import TernaryConfig
 from qcore_bitnet.weights import WeightQuantizer, as_rows
@@ -13,6 +14,7 @@ from qcore_bitnet.weights import WeightQuantizer, as_rows
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from qcore.backends import TrainingKernels
     from qcore.quantizers import QuantizerConfig
 
 __all__ = ["MIN_SCALE", "Ternary"]
@@ -55,6 +57,11 @@ class Ternary(WeightQuantizer):
         gamma = self._gamma(rows)
         codes = torch.round(rows / self.spread(gamma, rows)).clamp(-1.0, 1.0) + 0.0  # makes -0.0 a plain 0.0
         return Encoded(codes, gamma, x.shape, x.dtype, "ternary", 2, group_size=self.config.group_size)
+
+    def _fused_rows(self, rows: Tensor, slices: Tensor, kernels: TrainingKernels) -> Tensor | None:
+        gamma = self._gamma(rows)
+        # A zero point of 0 makes -0.0 a plain 0.0.
+        return kernels.round_to_grid(slices, Grid(gamma, -1.0, 1.0, zero_point=torch.zeros_like(gamma)))
 
     def _gamma(self, rows: Tensor) -> Tensor:
         return self.slice_mean(rows.abs()).clamp_min(MIN_SCALE)

@@ -12,6 +12,7 @@ from qcore.tensor.integer import grouped
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from qcore.backends import TrainingKernels
     from qcore.tensor import Encoded
     from qcore_bitnet.config import WeightConfig
 
@@ -34,10 +35,17 @@ class Ramped(Quantizer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` fake-quantized, same shape and dtype."""
-        quantized = self.encode(x).decode()
+        kernels = self.kernels.serve(x)
+        quantized = None if kernels is None else self.fused(x.detach(), kernels)
+        if quantized is None:
+            quantized = self.encode(x).decode()
         if self.training and self.blend < 1.0:
             quantized = x.detach() + self.blend * (quantized - x.detach())
-        return straight_through(x, quantized, self.gradient_mask(x))
+        return straight_through(x, quantized, self.gradient_mask(x) if x.requires_grad else None)
+
+    @abstractmethod
+    def fused(self, x: Tensor, kernels: TrainingKernels) -> Tensor | None:
+        """Return ``encode(x).decode()`` bit for bit by a fused kernel; None where there is none for it."""
 
     def gradient_mask(self, x: Tensor) -> Tensor | None:
         """Return what the gradient is multiplied with, shaped like ``x``; None means 1."""
@@ -63,6 +71,19 @@ class WeightQuantizer(Ramped):
         check_finite(x, self.tensor_name)
         return self._encode_rows(as_rows(x), x)
 
+    def fused(self, x: Tensor, kernels: TrainingKernels) -> Tensor | None:
+        """Return ``encode(x).decode()`` by a fused kernel; there is none for a short last group."""
+        rows, size = as_rows(x), self.config.group_size
+        if size is not None and rows.shape[1] % size:
+            return None
+        slices = {"tensor": (1, -1), "row": rows.shape, "group": (-1, size or 1)}[self.config.granularity]
+        quantized = self._fused_rows(rows, rows.reshape(slices), kernels)
+        return None if quantized is None else quantized.reshape(x.shape)
+
+    @abstractmethod
+    def _fused_rows(self, rows: Tensor, slices: Tensor, kernels: TrainingKernels) -> Tensor | None:
+        """Return what the codes of ``rows`` stand for; ``slices`` (slices, n) are the same numbers by scale."""
+
     @abstractmethod
     def _encode_rows(self, rows: Tensor, x: Tensor) -> Encoded:
         """Return the codes of ``rows``, which is ``x`` as float32 (rows, cols)."""
@@ -74,11 +95,14 @@ class WeightQuantizer(Ramped):
         """
         import torch
 
-        if self.config.granularity == "tensor":
-            rows = rows.reshape(1, -1)
-        size = self.config.group_size or max(rows.shape[1], 1)
-        counts = grouped(rows.new_ones(1, rows.shape[1]), size).sum(dim=-1, dtype=torch.float64)
-        return (grouped(rows, size).sum(dim=-1, dtype=torch.float64) / counts).to(torch.float32)
+        slices = rows.reshape(1, -1) if self.config.granularity == "tensor" else rows
+        cols = slices.shape[1]
+        size = self.config.group_size or max(cols, 1)
+        sums = grouped(slices, size).sum(dim=-1, dtype=torch.float64)
+        counts = torch.full((1, sums.shape[1]), size, dtype=torch.float64, device=sums.device)
+        if cols % size:  # the zeros that fill up the last group do not count
+            counts[:, -1] = cols % size
+        return (sums / counts).to(torch.float32)
 
     def spread(self, per_slice: Tensor, rows: Tensor) -> Tensor:
         """Return ``per_slice`` so that it broadcasts against ``rows``."""

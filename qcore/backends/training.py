@@ -68,6 +68,10 @@ class TrainingKernels(ABC):
         """Return ``magnitude`` where ``x > threshold``, else ``-magnitude``; without a threshold where ``x >= 0``."""
 
     @abstractmethod
+    def slice_sums(self, x: Tensor, *, magnitude: bool = False) -> Tensor | None:
+        """Return the sum of each slice, or of its magnitudes, float64 (slices, 1), as :mod:`qcore.tensor.sums` does."""
+
+    @abstractmethod
     def mask_gradient(self, gradient: Tensor, x: Tensor, low: Tensor, high: Tensor) -> Tensor | None:
         """Return ``gradient * 1[low <= x <= high]``."""
 
@@ -113,7 +117,7 @@ class ChosenKernels:
             torch.compiler.is_compiling()
             or x.dtype is not torch.float32
             or type(x) not in _PLAIN
-            or torch.jit.is_tracing()
+            or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
             or not x.numel()
         ):
             return None

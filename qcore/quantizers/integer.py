@@ -26,6 +26,7 @@ from qcore.tensor.integer import (
     symmetric_scale,
     ungrouped,
 )
+from qcore.tensor.sums import slice_sums
 
 __all__ = ["IntQuantizer"]
 
@@ -82,7 +83,7 @@ class IntQuantizer(Quantizer):
             quantized = kernels.round_over_range(flat, self.config.bits, symmetric=self.config.symmetric)
             if quantized is not None:
                 return straight_through(x, quantized.reshape(x.shape))
-        low, high = self._bounds(x, slices, check=kernels is None)
+        low, high = self._bounds(x, slices, kernels)
         quantized = None if kernels is None else self._fused(slices, low, high, kernels)
         if quantized is None:
             if kernels is not None:
@@ -141,26 +142,29 @@ class IntQuantizer(Quantizer):
         """Whether a range can leave out values, which then get no gradient."""
         return self.config.bits > 1 and not (self.config.dynamic and self.config.scale == "absmax")
 
-    def _bounds(self, x: Tensor, slices: Tensor, *, check: bool = True) -> tuple[Tensor, Tensor]:
-        """Return ``(low, high)`` of each slice, shaped like a scale, after a look for NaN and infinity."""
+    def _bounds(self, x: Tensor, slices: Tensor, kernels: TrainingKernels | None = None) -> tuple[Tensor, Tensor]:
+        """Return ``(low, high)`` of each slice, shaped like a scale, after a look for NaN and infinity.
+
+        With ``kernels`` there is no such look: they find both when they round.
+        """
         if self.needs_calibration:
             raise CalibrationError(
                 f"{self.tensor_name} has a static range that was never set",
                 "call qcore.calibrate(model, batches) first",
             )
         if self.config.dynamic and self.config.scale == "absmax":
-            low, high = self._range(x, slices)
-            if check and not _all_finite(low, high):  # then so is x: this saves a pass over it
+            low, high = self._range(x, slices, kernels)
+            if kernels is None and not _all_finite(low, high):  # then so is x: this saves a pass over it
                 check_finite(x, self.tensor_name)
             return low, high
-        if check:
+        if kernels is None:
             check_finite(x, self.tensor_name)
         return self._range(x, slices) if self.config.dynamic else (self.low.float(), self.high.float())
 
-    def _range(self, x: Tensor, slices: Tensor) -> tuple[Tensor, Tensor]:
+    def _range(self, x: Tensor, slices: Tensor, kernels: TrainingKernels | None = None) -> tuple[Tensor, Tensor]:
         config = self.config
         if config.bits == 1:
-            high = _mean_magnitude(slices, as_rows(x).shape[1])
+            high = _mean_magnitude(slices, as_rows(x).shape[1], kernels)
             low = -high
         elif config.symmetric:
             high = find_bound(slices, config)
@@ -217,17 +221,21 @@ def as_rows(x: Tensor) -> Tensor:
     return x.flatten(1) if x.dim() > 1 else x.reshape(1, -1)
 
 
-def _mean_magnitude(slices: Tensor, cols: int) -> Tensor:
+def _mean_magnitude(slices: Tensor, cols: int, kernels: TrainingKernels | None) -> Tensor:
     """Return the mean magnitude of each slice: float32 (..., n) to (..., 1).
 
-    The sum is taken in float64, so that that of many huge magnitudes does not overflow. Zeros that fill up the last
-    of several groups of ``cols`` columns do not count.
+    The sum is that of :mod:`qcore.tensor.sums`. Zeros that fill up the last of several groups of ``cols`` columns do
+    not count.
     """
     count = slices.new_full((slices.shape[-2], 1), max(slices.shape[-1], 1), dtype=torch.float64)
     if slices.dim() == 3 and cols % slices.shape[-1]:
         count[-1] = cols % slices.shape[-1]
-    total = slices.abs().sum(dim=-1, keepdim=True, dtype=torch.float64)
-    return (total / count).to(torch.float32)
+    sums = None
+    if kernels is not None:
+        sums = kernels.slice_sums(slices.reshape(-1, slices.shape[-1]), magnitude=True)
+    if sums is None:
+        sums = slice_sums(slices.abs())
+    return (sums.reshape(*slices.shape[:-1], 1) / count).to(torch.float32)
 
 
 def _all_finite(low: Tensor, high: Tensor) -> bool:

@@ -23,7 +23,8 @@ def straight_through_inside(
     Args:
         x: any shape; its elements in order fall into slices of equal length.
         quantized: what takes its place, shaped like ``x``.
-        low, high: float32, one element a slice in their order, or one for all.
+        low: the range's lower end, float32, one element a slice in their order, or one for all.
+        high: the upper end, likewise.
         kernels: what may compute the gradient in one pass; None: torch does.
     """
     if not (x.requires_grad and torch.is_grad_enabled()):
@@ -55,7 +56,8 @@ def learned_scale(
     Args:
         x: any shape; its elements in order fall into slices of equal length, such as rows.
         scale: above 0, one element a slice, or one for all.
-        low, high: the smallest and the largest code.
+        low: the smallest code.
+        high: the largest code.
         kernels: what may compute either pass at once; None: torch does.
         name: what ``x`` is called in errors.
 

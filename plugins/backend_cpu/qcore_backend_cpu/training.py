@@ -28,9 +28,7 @@ class CpuTrainingKernels(TrainingKernels):
         """Return ``x`` with each slice rounded over its own range."""
         x, y, threads = _ready(x)
         address, (slices, n) = x.data_ptr(), x.shape
-        finite = self._native.fake_quantize(
-            self.isa, address, slices, n, bits, symmetric, floor, y.data_ptr(), threads
-        )
+        finite = self._native.fake_quantize(self.isa, address, slices, n, bits, symmetric, floor, y.data_ptr(), threads)
         return y if finite else None
 
     def round_to_grid(self, x: Tensor, grid: Grid) -> Tensor | None:
@@ -61,10 +59,17 @@ class CpuTrainingKernels(TrainingKernels):
         slices, n = x.shape
         magnitude, threshold = _plain(magnitude), None if threshold is None else _plain(threshold)
         limits, values = _values(threshold, slices), _values(magnitude, slices)
-        finite = self._native.round_to_sign(
-            self.isa, x.data_ptr(), slices, n, limits, values, y.data_ptr(), threads
-        )
+        finite = self._native.round_to_sign(self.isa, x.data_ptr(), slices, n, limits, values, y.data_ptr(), threads)
         return y if finite else None
+
+    def slice_sums(self, x: Tensor, *, magnitude: bool = False) -> Tensor:
+        """Return the sums of the slices, or of their magnitudes, in the order of :mod:`qcore.tensor.sums`."""
+        x = x.detach().contiguous()
+        slices, n = x.shape
+        sums = x.new_empty((slices, 1), dtype=torch.float64)
+        threads = torch.get_num_threads()
+        self._native.slice_sums(self.isa, x.data_ptr(), slices, n, magnitude, sums.data_ptr(), threads)
+        return sums
 
     def mask_gradient(self, gradient: Tensor, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """Return ``gradient`` where ``x`` is in its range, else 0."""

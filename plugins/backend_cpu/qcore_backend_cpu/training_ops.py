@@ -1,8 +1,8 @@
 """The kernels of training as ``torch.library`` ops, for graphs that want them by name.
 
-Each computes what the method of that name of :class:`qcore.backends.TrainingKernels` does, on float32 (slices, n) on the
-CPU; where that finds NaN or infinity the op returns NaN everywhere. Quantizers do not come this way: eager ones call
-the kernels, compiled ones become torch's own operations, which a compiler fuses with their neighbours.
+Each computes what the method of that name of :class:`qcore.backends.TrainingKernels` does, on float32 (slices, n) on
+the CPU; where that finds NaN or infinity the op returns NaN everywhere. Quantizers do not come this way: eager ones
+call the kernels, compiled ones become torch's own operations, which a compiler fuses with their neighbours.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ __all__ = [
     "round_over_range_op",
     "round_to_grid_op",
     "round_to_sign_op",
+    "slice_sums_op",
 ]
 
 
@@ -40,6 +41,11 @@ def _round_to_grid(
 def _round_to_sign(x: Tensor, magnitude: Tensor, threshold: Tensor | None) -> Tensor:
     _check(x, magnitude, threshold)
     return _or_nan(x, CpuTrainingKernels().round_to_sign(x, magnitude, threshold))
+
+
+def _slice_sums(x: Tensor, magnitude: bool) -> Tensor:
+    _check(x)
+    return CpuTrainingKernels().slice_sums(x, magnitude=magnitude)
 
 
 def _mask_gradient(gradient: Tensor, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -78,6 +84,10 @@ def _like_first(x: Tensor, *_: object) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
+def _one_a_slice(x: Tensor, magnitude: bool) -> Tensor:
+    return x.new_empty((x.shape[0], 1), dtype=torch.float64)
+
+
 def _like_first_and_third(gradient: Tensor, x: Tensor, scale: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
     return _like_first(gradient), _like_first(scale)
 
@@ -91,6 +101,7 @@ for _schema, _run, _fake in (
         _like_first,
     ),
     ("round_to_sign(Tensor x, Tensor magnitude, Tensor? threshold) -> Tensor", _round_to_sign, _like_first),
+    ("slice_sums(Tensor x, bool magnitude) -> Tensor", _slice_sums, _one_a_slice),
     ("mask_gradient(Tensor gradient, Tensor x, Tensor low, Tensor high) -> Tensor", _mask_gradient, _like_first),
     (
         "learned_scale_gradients(Tensor gradient, Tensor x, Tensor scale, float low, float high) -> (Tensor, Tensor)",
@@ -106,5 +117,6 @@ for _schema, _run, _fake in (
 round_over_range_op = torch.ops.qcore_cpu.round_over_range.default
 round_to_grid_op = torch.ops.qcore_cpu.round_to_grid.default
 round_to_sign_op = torch.ops.qcore_cpu.round_to_sign.default
+slice_sums_op = torch.ops.qcore_cpu.slice_sums.default
 mask_gradient_op = torch.ops.qcore_cpu.mask_gradient.default
 learned_scale_gradients_op = torch.ops.qcore_cpu.learned_scale_gradients.default

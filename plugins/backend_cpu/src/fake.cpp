@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "fake_sums.hpp"
 #include "linear.hpp"
 #include "memory.hpp"
 #include "pool.hpp"
@@ -12,6 +13,7 @@ namespace qcore {
 namespace {
 
 constexpr int64_t PIECE = 1 << 14;             // elements of a long slice that one task takes
+static_assert(PIECE == SUM_COLS << 7, "a piece is a node of the tree of sums");
 constexpr int64_t WORTH_A_THREAD = 1 << 17;    // elements
 
 struct Range {
@@ -32,9 +34,10 @@ Fake fake_of(const Range& r, int bits, bool symmetric, float floor) {
 struct Cut {
   int64_t slices, n, pieces, piece, together;
 
-  Cut(int64_t slices, int64_t n) : slices(slices), n(n) {
+  // With a `length`, pieces have that many elements, and only the last one fewer.
+  Cut(int64_t slices, int64_t n, int64_t length = 0) : slices(slices), n(n) {
     pieces = n > 2 * PIECE ? (n + PIECE - 1) / PIECE : 1;
-    piece = (n + pieces - 1) / pieces;
+    piece = pieces > 1 && length ? length : (n + pieces - 1) / pieces;
     together = pieces == 1 && n < PIECE ? (PIECE + n - 1) / (n > 0 ? n : 1) : 1;
   }
 
@@ -90,6 +93,26 @@ void fake_mask(const FakeKernels& kernels, const float* g, const float* x, int64
   Cut(slices, n).each(threads, [&](int64_t slice, int64_t, int64_t start, int64_t length) {
     kernels.mask_gradient(g + start, x + start, length, low.at(slice), high.at(slice), dx + start);
   });
+}
+
+void fake_sums(const FakeKernels& kernels, const float* x, int64_t slices, int64_t n, bool magnitude, double* sums,
+               int threads) {
+  const Cut cut(slices, n, PIECE);  // a power of two of rows: a node of the tree
+  const bool whole = cut.pieces == 1;
+  const auto rows = allocate<double>(whole ? 0 : slices * cut.pieces * SUM_COLS);
+  cut.each(threads, [&](int64_t slice, int64_t piece, int64_t start, int64_t length) {
+    double row[SUM_COLS];
+    kernels.sum_rows(x + start, length, magnitude, row);
+    if (whole) sums[slice] = fold(row);
+    else std::memcpy(&rows[size_t((slice * cut.pieces + piece) * SUM_COLS)], row, sizeof(row));
+  });
+  for (int64_t slice = 0; slice < slices && !whole; ++slice) {
+    RowCounter counter;
+    for (int64_t p = 0; p < cut.pieces; ++p) counter.push(&rows[size_t((slice * cut.pieces + p) * SUM_COLS)], 7);
+    double row[SUM_COLS];
+    counter.finish(row);
+    sums[slice] = fold(row);
+  }
 }
 
 void fake_learned(const FakeKernels& kernels, const float* g, const float* x, int64_t slices, int64_t n,

@@ -22,6 +22,9 @@ struct FakeKernels {
   // dx = g * 1[low < x / scale < high]; returns the sum of g times what the scale's gradient takes of each element.
   double (*learned_scale_gradients)(const float* g, const float* x, int64_t n, float scale, float low, float high,
                                     float* dx);
+
+  // row (128,) = the sum of the rows of 128 columns of x, or of its magnitudes: fake_sums.hpp.
+  void (*sum_rows)(const float* x, int64_t n, bool magnitude, double* row);
 };
 
 extern const FakeKernels FAKE_PORTABLE;
@@ -63,6 +66,10 @@ bool fake_to_sign(const FakeKernels& kernels, const float* x, int64_t slices, in
 
 void fake_mask(const FakeKernels& kernels, const float* g, const float* x, int64_t slices, int64_t n,
                const PerSlice& low, const PerSlice& high, float* dx, int threads);
+
+// sums (slices,) of x or of its magnitudes, in the order of qcore.tensor.sums.
+void fake_sums(const FakeKernels& kernels, const float* x, int64_t slices, int64_t n, bool magnitude, double* sums,
+               int threads);
 
 // dscale (slices,), or one number if `scale` is one: summed in float64, whatever the number of threads in one order.
 void fake_learned(const FakeKernels& kernels, const float* g, const float* x, int64_t slices, int64_t n,

@@ -1,5 +1,6 @@
 // The portable rows of fake quantization.
 #include "fake_rows.hpp"
+#include "fake_sums.hpp"
 
 namespace qcore {
 namespace {
@@ -22,8 +23,13 @@ double learned_scale_gradients(const float* g, const float* x, int64_t n, float 
   return learned_tail(g, x, 0, n, scale, low, high, dx, lane);
 }
 
+void sum_rows(const float* x, int64_t n, bool magnitude, double* row) {
+  magnitude ? sum_rows<true>(x, n, row) : sum_rows<false>(x, n, row);
+}
+
 }  // namespace
 
-extern const FakeKernels FAKE_PORTABLE = {round_to_grid, round_to_sign, mask_gradient, learned_scale_gradients};
+extern const FakeKernels FAKE_PORTABLE = {round_to_grid, round_to_sign, mask_gradient, learned_scale_gradients,
+                                   sum_rows};
 
 }  // namespace qcore

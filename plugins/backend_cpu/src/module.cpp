@@ -143,6 +143,10 @@ void learned(const std::string& isa, uintptr_t g, uintptr_t x, int64_t slices, i
                reinterpret_cast<float*>(dx), reinterpret_cast<float*>(dscale), threads);
 }
 
+void sums(const std::string& isa, uintptr_t x, int64_t slices, int64_t n, bool magnitude, uintptr_t out, int threads) {
+  fake_sums(fake_rows(isa), pointer<float>(x), slices, n, magnitude, reinterpret_cast<double*>(out), threads);
+}
+
 // (rows, columns, input) of a block; an error for anything else.
 std::tuple<int64_t, int64_t, int> describe(uintptr_t block, int64_t nbytes) {
   const uint8_t* b = pointer<uint8_t>(block);
@@ -176,6 +180,7 @@ NB_MODULE(_kernels, m) {
   m.def("round_to_grid", &grid, release());
   m.def("round_to_sign", &sign, release());
   m.def("mask_gradient", &mask, release());
+  m.def("slice_sums", &sums, release());
   m.def("learned_scale_gradients", &learned, release());
   m.def("convolution", &convolution, release());
   m.def("linear_coded", &linear_coded, release());

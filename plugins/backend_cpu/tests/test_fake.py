@@ -5,8 +5,8 @@ import torch
 
 from qcore.quantizers import make_quantizer
 from qcore.testing.inputs import activations
-from qcore_backend_cpu.fake import fake_quantize
-from qcore_backend_cpu.ops import fake_quantize_op
+
+
 
 
 @pytest.mark.parametrize("symmetric", [True, False])

@@ -45,8 +45,9 @@ class Binary(WeightQuantizer):
     def _encode_rows(self, rows: Tensor, x: Tensor) -> Encoded:
         alpha = self.slice_mean(rows)
         codes = torch.where(rows > self.spread(alpha, rows), 1.0, -1.0)
-        beta = self.slice_mean(rows.abs())
+        beta = self.slice_mean(rows, magnitude=True)
         return Encoded(codes, beta, x.shape, x.dtype, "odd", 1, group_size=self.config.group_size)
 
     def _fused_rows(self, rows: Tensor, slices: Tensor, kernels: TrainingKernels) -> Tensor | None:
-        return kernels.round_to_sign(slices, self.slice_mean(rows.abs()), self.slice_mean(rows))
+        alpha = self.slice_mean(rows, kernels=kernels)
+        return kernels.round_to_sign(slices, self.slice_mean(rows, magnitude=True, kernels=kernels), alpha)

@@ -59,9 +59,9 @@ class Ternary(WeightQuantizer):
         return Encoded(codes, gamma, x.shape, x.dtype, "ternary", 2, group_size=self.config.group_size)
 
     def _fused_rows(self, rows: Tensor, slices: Tensor, kernels: TrainingKernels) -> Tensor | None:
-        gamma = self._gamma(rows)
+        gamma = self._gamma(rows, kernels)
         # A zero point of 0 makes -0.0 a plain 0.0.
         return kernels.round_to_grid(slices, Grid(gamma, -1.0, 1.0, zero_point=torch.zeros_like(gamma)))
 
-    def _gamma(self, rows: Tensor) -> Tensor:
-        return self.slice_mean(rows.abs()).clamp_min(MIN_SCALE)
+    def _gamma(self, rows: Tensor, kernels: TrainingKernels | None = None) -> Tensor:
+        return self.slice_mean(rows, magnitude=True, kernels=kernels).clamp_min(MIN_SCALE)

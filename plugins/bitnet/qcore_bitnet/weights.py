@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from qcore.quantizers import Quantizer, check_finite, straight_through
 from qcore.tensor.encoded import spread
 from qcore.tensor.integer import grouped
+from qcore.tensor.sums import slice_sums
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,11 +74,11 @@ class WeightQuantizer(Ramped):
 
     def fused(self, x: Tensor, kernels: TrainingKernels) -> Tensor | None:
         """Return ``encode(x).decode()`` by a fused kernel; there is none for a short last group."""
-        rows, size = as_rows(x), self.config.group_size
-        if size is not None and rows.shape[1] % size:
+        rows = as_rows(x)
+        size = self._size(rows)
+        if rows.numel() % size or self.config.granularity == "group" and rows.shape[1] % size:
             return None
-        slices = {"tensor": (1, -1), "row": rows.shape, "group": (-1, size or 1)}[self.config.granularity]
-        quantized = self._fused_rows(rows, rows.reshape(slices), kernels)
+        quantized = self._fused_rows(rows, rows.reshape(-1, size), kernels)
         return None if quantized is None else quantized.reshape(x.shape)
 
     @abstractmethod
@@ -88,21 +89,29 @@ class WeightQuantizer(Ramped):
     def _encode_rows(self, rows: Tensor, x: Tensor) -> Encoded:
         """Return the codes of ``rows``, which is ``x`` as float32 (rows, cols)."""
 
-    def slice_mean(self, rows: Tensor) -> Tensor:
-        """Return the mean of each slice of ``rows`` (rows, cols): float32 (1, 1), (rows, 1) or (rows, groups).
+    def slice_mean(self, rows: Tensor, *, magnitude: bool = False, kernels: TrainingKernels | None = None) -> Tensor:
+        """Return the mean of each slice of ``rows`` (rows, cols), or of its magnitudes, summed in float64.
 
-        The sum is taken in float64, so that it cannot overflow and does not depend on memory layout or threads.
+        The sum cannot overflow, and does not depend on memory layout, threads or what computes it, ``kernels`` or
+        torch: see :mod:`qcore.tensor.sums`.
+
+        Returns:
+            float32 (1, 1), (rows, 1) or (rows, groups).
         """
-        import torch
+        slices = grouped(rows.reshape(1, -1) if self.config.granularity == "tensor" else rows, self._size(rows))
+        flat = slices.reshape(-1, slices.shape[-1])
+        sums = None if kernels is None else kernels.slice_sums(flat, magnitude=magnitude)
+        if sums is None:
+            sums = slice_sums(flat.abs() if magnitude else flat)
+        sums, short = sums.reshape(slices.shape[:2]), rows.shape[1] % slices.shape[-1]
+        if self.config.granularity == "group" and short:  # the zeros that fill up the last group do not count
+            counts = sums.new_full((1, sums.shape[1]), slices.shape[-1])
+            counts[:, -1] = short
+            return (sums / counts).to(rows.dtype)
+        return (sums / slices.shape[-1]).to(rows.dtype)
 
-        slices = rows.reshape(1, -1) if self.config.granularity == "tensor" else rows
-        cols = slices.shape[1]
-        size = self.config.group_size or max(cols, 1)
-        sums = grouped(slices, size).sum(dim=-1, dtype=torch.float64)
-        counts = torch.full((1, sums.shape[1]), size, dtype=torch.float64, device=sums.device)
-        if cols % size:  # the zeros that fill up the last group do not count
-            counts[:, -1] = cols % size
-        return (sums / counts).to(torch.float32)
+    def _size(self, rows: Tensor) -> int:
+        return self.config.group_size or max(rows.numel() if self.config.granularity == "tensor" else rows.shape[1], 1)
 
     def spread(self, per_slice: Tensor, rows: Tensor) -> Tensor:
         """Return ``per_slice`` so that it broadcasts against ``rows``."""

@@ -120,11 +120,15 @@ class _LearnedScale(torch.autograd.Function):
 def learned_scale_gradients(
     gradient: Tensor, x: Tensor, scale: Tensor, low: float, high: float
 ) -> tuple[Tensor, Tensor]:
-    """Return ``(dL/dx, dL/dscale)`` of :func:`learned_scale` by torch; ``scale`` is float32 (slices, 1) or (1, 1)."""
+    """Return ``(dL/dx, dL/dscale)`` of :func:`learned_scale` by torch, for slices ``x`` (slices, n).
+
+    ``scale`` and its gradient are float32, (slices, 1) or (1, 1).
+    """
     given, v = gradient.to(torch.float32), x.to(torch.float32) / scale
     inside = (v > low) & (v < high)
     terms = torch.where(inside, v.round() - v, v.clamp(low, high)) * given
-    return given * inside.to(torch.float32), terms.sum(dim=1, keepdim=True, dtype=torch.float64).to(torch.float32)
+    sums = terms.reshape(scale.numel(), -1).sum(dim=1, keepdim=True, dtype=torch.float64)
+    return given * inside.to(torch.float32), sums.to(torch.float32)
 
 
 def _sliced(x: Tensor, per_slice: Tensor) -> Tensor:

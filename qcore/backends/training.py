@@ -111,19 +111,13 @@ class ChosenKernels:
         """Return what quantizes ``x``; None: torch does.
 
         That is so for other dtypes than float32, for tensors without elements or without memory of their own, and
-        while torch compiles, exports or traces, where its own operations belong into the graph.
+        while torch compiles, exports, traces or transforms a function, where its own operations belong into the graph.
         """
-        if (
-            torch.compiler.is_compiling()
-            or x.dtype is not torch.float32
-            or type(x) not in _PLAIN
-            or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-            or not x.numel()
-        ):
+        if torch.compiler.is_compiling() or x.dtype is not torch.float32 or not _is_plain(x) or not x.numel():
             return None
         device = x.device
         if device not in self._found:
-            self._found[device] = None if x.is_meta else choose_training_kernels(device)
+            self._found[device] = choose_training_kernels(device)
         return self._found[device]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ChosenKernels:
@@ -133,5 +127,13 @@ class ChosenKernels:
         return ChosenKernels, ()
 
 
-_PLAIN = (Tensor, torch.nn.Parameter)
-"""Subclasses, such as the fake tensors of a compiler, have a memory or an arithmetic of their own."""
+def _is_plain(x: Tensor) -> bool:
+    """Return whether ``x`` is memory that a kernel may read, and nobody records what is done with it."""
+    if type(x) not in (Tensor, torch.nn.Parameter) or x.is_meta:
+        return False
+    if torch._C._len_torch_dispatch_stack() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return False
+    try:
+        return x.data_ptr() != 0
+    except RuntimeError:  # a wrapper of functorch
+        return False

@@ -81,7 +81,7 @@ class _Inside(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
         (gradient,), (x, low, high) = gradients, ctx.saved_tensors
-        given, sliced = _sliced(gradient, low), _sliced(x.detach(), low)
+        given, sliced = _sliced(gradient, low), _sliced(x, low)
         fused = _serve(ctx.kernels, gradient)
         dx = None if fused is None or x.dtype != gradient.dtype else fused.mask_gradient(given, sliced, low, high)
         if dx is None:
@@ -108,8 +108,8 @@ class _LearnedScale(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         (gradient,), (x, scale), low, high = gradients, ctx.saved_tensors, ctx.low, ctx.high
-        given, sliced = _sliced(gradient, scale), _sliced(x.detach(), scale)
-        per_slice = scale.detach().to(torch.float32).reshape(-1, 1)
+        given, sliced = _sliced(gradient, scale), _sliced(x, scale)
+        per_slice = scale.to(torch.float32).reshape(-1, 1)
         fused, found = _serve(ctx.kernels, gradient), None
         if fused is not None and x.dtype == gradient.dtype:
             found = fused.learned_scale_gradients(given, sliced, per_slice, low, high)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.flop_counter import FlopCounterMode
 
 from qcore.backends import KernelRequest, Probe, TrainingKernels, choose_training_kernels
 from qcore.backends.reference import ReferenceBackend
@@ -16,6 +18,7 @@ from qcore.backends.training import ChosenKernels
 from qcore.errors import UnknownNameError
 from qcore.plugins import Framework, set_default
 from qcore.plugins.framework import reset_default
+from qcore.quantizers import straight_through_inside
 from qcore.registry import BackendSpec
 from qcore.testing.training_problems import TorchTrainingKernels
 
@@ -119,15 +122,27 @@ def test_other_tensors_are_left_to_torch(framework: Framework, x: Tensor) -> Non
     assert not Plain.asked
 
 
-def test_a_graph_gets_torchs_own_operations(framework: Framework, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen, seen = ChosenKernels(), []
+def test_a_graph_gets_torchs_own_operations(framework: Framework) -> None:
+    chosen, seen = ChosenKernels(), list[object]()
 
     def look(x: Tensor) -> Tensor:
         seen.append(chosen.serve(x))
         return x + 1
 
-    torch.compile(look, backend="eager", fullgraph=True)
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    look(torch.ones(2))
-    monkeypatch.undo()
-    assert seen == [None]
+    x = torch.ones(2)
+    make_fx(look)(x)
+    torch.jit.trace(look, (x,), check_trace=False)
+    torch.func.vmap(look)(x)
+    with FlopCounterMode(display=False):
+        look(x)
+    torch.compile(lambda x: x + (1 if chosen.serve(x) is None else 2), backend="eager", fullgraph=True)(x)
+    assert seen == [None] * 4
+    look(x)
+    assert seen[-1] is not None
+
+
+def test_batched_gradients_are_left_to_torch(framework: Framework) -> None:
+    x = torch.linspace(-1, 1, 6, requires_grad=True)
+    y = straight_through_inside(x, x.detach().round(), torch.tensor(-0.5), torch.tensor(0.5), ChosenKernels())
+    (gradients,) = torch.autograd.grad(y, x, torch.eye(6), is_grads_batched=True)
+    assert torch.equal(gradients, torch.diag((x.abs() <= 0.5).float()))

@@ -78,3 +78,12 @@ def test_training_recovers_a_scale() -> None:
         optimizer.step()
         errors.append(float(error.detach()))
     assert errors[-1] < 0.2 * errors[0]
+
+
+def test_the_gradients_themselves_can_be_differentiated() -> None:
+    x = torch.tensor([[0.3, -0.4, 5.0]], requires_grad=True)
+    scale = torch.tensor([[0.5]], requires_grad=True)
+    (dscale,) = torch.autograd.grad(learned_scale(x, scale, -4, 3, Given()).sum(), scale, create_graph=True)
+    second, mixed = torch.autograd.grad(dscale.sum(), (x, scale))
+    assert second.tolist() == [[-2.0, -2.0, 0.0]]  # of round(x / s) - x / s, inside
+    assert mixed.item() == pytest.approx((0.3 - 0.4) / 0.25)

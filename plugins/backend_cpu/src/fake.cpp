@@ -123,7 +123,7 @@ void fake_learned(const FakeKernels& kernels, const float* g, const float* x, in
     parts[size_t(slice * cut.pieces + piece)] =
         kernels.learned_scale_gradients(g + start, x + start, length, scale.at(slice), low, high, dx + start);
   });
-  const int64_t sums = scale.each ? slices : 1, of = slices / sums * cut.pieces;
+  const int64_t sums = scale.each ? slices : 1, of = sums ? slices / sums * cut.pieces : 0;
   for (int64_t i = 0; i < sums; ++i) {
     double sum = 0;
     for (int64_t p = 0; p < of; ++p) sum += parts[size_t(i * of + p)];

@@ -15,7 +15,7 @@ inline __m256 not_finite(__m256 v) {
   return _mm256_cmp_ps(magnitude, _mm256_set1_ps(FINITE), _CMP_NLE_UQ);
 }
 
-template <bool AFFINE, bool DIVIDE>
+template <bool AFFINE, bool DIVIDE, bool LIMIT>
 bool grid_row(const float* x, int64_t n, const Fake& f, float* y) {
   const __m256 factor = _mm256_set1_ps(DIVIDE ? f.scale : f.inverse), scale = _mm256_set1_ps(f.scale);
   const __m256 low = _mm256_set1_ps(f.low), high = _mm256_set1_ps(f.high), zero = _mm256_set1_ps(f.zero);
@@ -30,15 +30,19 @@ bool grid_row(const float* x, int64_t n, const Fake& f, float* y) {
     code = _mm256_max_ps(low, _mm256_min_ps(high, code));  // the second operand where equal: -0 stays
     if (AFFINE) code = _mm256_sub_ps(code, zero);
     __m256 value = _mm256_mul_ps(code, scale);
-    if (AFFINE) value = _mm256_max_ps(bottom, _mm256_min_ps(top, value));
+    if (LIMIT) value = _mm256_max_ps(bottom, _mm256_min_ps(top, value));
     _mm256_storeu_ps(y + i, value);
   }
   return grid_tail(x, i, n, f, AFFINE, DIVIDE, y) && !_mm256_movemask_ps(bad);
 }
 
 bool round_to_grid(const float* x, int64_t n, const Fake& f, bool affine, bool divide, float* y) {
-  if (affine) return divide ? grid_row<true, true>(x, n, f, y) : grid_row<true, false>(x, n, f, y);
-  return divide ? grid_row<false, true>(x, n, f, y) : grid_row<false, false>(x, n, f, y);
+  if (!affine) return divide ? grid_row<false, true, false>(x, n, f, y) : grid_row<false, false, false>(x, n, f, y);
+  const float bottom = (f.low - f.zero) * f.scale, top = (f.high - f.zero) * f.scale;
+  if (finite(bottom) && finite(top)) {  // and so is what lies between
+    return divide ? grid_row<true, true, false>(x, n, f, y) : grid_row<true, false, false>(x, n, f, y);
+  }
+  return divide ? grid_row<true, true, true>(x, n, f, y) : grid_row<true, false, true>(x, n, f, y);
 }
 
 bool round_to_sign(const float* x, int64_t n, float threshold, bool at, float magnitude, float* y) {

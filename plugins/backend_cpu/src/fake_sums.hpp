@@ -77,7 +77,8 @@ inline int64_t sum_nodes(const float* x, int64_t i, int64_t n, RowCounter& rows)
 template <bool MAGNITUDE>
 inline void sum_rows(const float* x, int64_t n, double* row) {
   RowCounter rows;
-  int64_t i = sum_nodes<MAGNITUDE, 3>(x, 0, n, rows);
+  int64_t i = sum_nodes<MAGNITUDE, 4>(x, 0, n, rows);
+  i = sum_nodes<MAGNITUDE, 3>(x, i, n, rows);
   i = sum_nodes<MAGNITUDE, 2>(x, i, n, rows);
   for (; i < n; i += SUM_COLS) {
     double sum[SUM_COLS] = {};

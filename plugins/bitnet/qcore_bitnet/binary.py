@@ -50,4 +50,5 @@ class Binary(WeightQuantizer):
 
     def _fused_rows(self, rows: Tensor, slices: Tensor, kernels: TrainingKernels) -> Tensor | None:
         alpha = self.slice_mean(rows, kernels=kernels)
-        return kernels.round_to_sign(slices, self.slice_mean(rows, magnitude=True, kernels=kernels), alpha)
+        beta = self.slice_mean(rows, magnitude=True, kernels=kernels)
+        return kernels.round_to_sign(slices, beta, alpha)

@@ -64,7 +64,7 @@ class CpuTrainingKernels(TrainingKernels):
 
     def slice_sums(self, x: Tensor, *, magnitude: bool = False) -> Tensor:
         """Return the sums of the slices, or of their magnitudes, in the order of :mod:`qcore.tensor.sums`."""
-        x = x.detach().contiguous()
+        x = x.contiguous()
         slices, n = x.shape
         sums = x.new_empty((slices, 1), dtype=torch.float64)
         threads = torch.get_num_threads()
@@ -74,7 +74,7 @@ class CpuTrainingKernels(TrainingKernels):
     def mask_gradient(self, gradient: Tensor, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """Return ``gradient`` where ``x`` is in its range, else 0."""
         gradient, dx, threads = _ready(gradient)
-        x, low, high, (slices, n) = x.detach().contiguous(), _plain(low), _plain(high), x.shape
+        x, low, high, (slices, n) = x.contiguous(), _plain(low), _plain(high), x.shape
         bottom, top = _values(low, slices), _values(high, slices)
         addresses = gradient.data_ptr(), x.data_ptr()
         self._native.mask_gradient(self.isa, *addresses, slices, n, bottom, top, dx.data_ptr(), threads)
@@ -85,7 +85,7 @@ class CpuTrainingKernels(TrainingKernels):
     ) -> tuple[Tensor, Tensor]:
         """Return the gradients of ``x`` and of ``scale``."""
         gradient, dx, threads = _ready(gradient)
-        x, scale, (slices, n) = x.detach().contiguous(), _plain(scale), x.shape
+        x, scale, (slices, n) = x.contiguous(), _plain(scale), x.shape
         dscale = torch.empty_like(scale)
         addresses, values = (gradient.data_ptr(), x.data_ptr()), _values(scale, slices)
         out = dx.data_ptr(), dscale.data_ptr()
@@ -95,12 +95,12 @@ class CpuTrainingKernels(TrainingKernels):
 
 def _ready(x: Tensor) -> tuple[Tensor, Tensor, int]:
     """Return ``x`` in one piece, room for a result, and how many threads may run."""
-    x = x.detach().contiguous()
+    x = x.contiguous()
     return x, torch.empty_like(x), torch.get_num_threads()
 
 
 def _plain(values: Tensor) -> Tensor:
-    return values.detach().contiguous()
+    return values.contiguous()
 
 
 def _values(values: Tensor | None, slices: int) -> tuple[int, bool]:

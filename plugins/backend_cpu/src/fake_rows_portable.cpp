@@ -23,8 +23,21 @@ double learned_scale_gradients(const float* g, const float* x, int64_t n, float 
   return learned_tail(g, x, 0, n, scale, low, high, dx, lane);
 }
 
+struct PortableNode {
+  template <bool MAGNITUDE, int LEVEL>
+  static double column(const float* x) {
+    if constexpr (LEVEL == 0) return double(MAGNITUDE ? std::fabs(*x) : *x);
+    else return column<MAGNITUDE, LEVEL - 1>(x) + column<MAGNITUDE, LEVEL - 1>(x + (SUM_COLS << (LEVEL - 1)));
+  }
+
+  template <bool MAGNITUDE, int LEVEL>
+  static void sum(const float* x, double* sum) {
+    for (int j = 0; j < SUM_COLS; ++j) sum[j] = column<MAGNITUDE, LEVEL>(x + j);
+  }
+};
+
 void sum_rows(const float* x, int64_t n, bool magnitude, double* row) {
-  magnitude ? sum_rows<true>(x, n, row) : sum_rows<false>(x, n, row);
+  magnitude ? sum_rows<PortableNode, true>(x, n, row) : sum_rows<PortableNode, false>(x, n, row);
 }
 
 }  // namespace

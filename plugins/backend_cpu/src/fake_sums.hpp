@@ -52,39 +52,28 @@ inline double fold(double* row) {
   return row[0];
 }
 
-template <bool MAGNITUDE>
-inline double widened(float x) {
-  return double(MAGNITUDE ? __builtin_fabsf(x) : x);
-}
-
-// The sum of 2**LEVEL rows, element by element.
-template <bool MAGNITUDE, int LEVEL>
-inline double column(const float* x) {
-  if constexpr (LEVEL == 0) return widened<MAGNITUDE>(*x);
-  else return column<MAGNITUDE, LEVEL - 1>(x) + column<MAGNITUDE, LEVEL - 1>(x + (SUM_COLS << (LEVEL - 1)));
-}
-
-template <bool MAGNITUDE, int LEVEL>
+// Node::sum<MAGNITUDE, LEVEL>(x, sum) makes the sum of 2**LEVEL rows of 128 floats.
+template <class Node, bool MAGNITUDE, int LEVEL>
 inline int64_t sum_nodes(const float* x, int64_t i, int64_t n, RowCounter& rows) {
   for (; i + (SUM_COLS << LEVEL) <= n; i += SUM_COLS << LEVEL) {
     double sum[SUM_COLS];
-    for (int j = 0; j < SUM_COLS; ++j) sum[j] = column<MAGNITUDE, LEVEL>(x + i + j);
+    Node::template sum<MAGNITUDE, LEVEL>(x + i, sum);
     rows.push(sum, LEVEL);
   }
   return i;
 }
 
-template <bool MAGNITUDE>
+// row (128,) = the sum of the rows of x.
+template <class Node, bool MAGNITUDE>
 inline void sum_rows(const float* x, int64_t n, double* row) {
   RowCounter rows;
-  int64_t i = sum_nodes<MAGNITUDE, 4>(x, 0, n, rows);
-  i = sum_nodes<MAGNITUDE, 3>(x, i, n, rows);
-  i = sum_nodes<MAGNITUDE, 2>(x, i, n, rows);
-  for (; i < n; i += SUM_COLS) {
-    double sum[SUM_COLS] = {};
-    const int64_t count = n - i < SUM_COLS ? n - i : SUM_COLS;
-    for (int64_t j = 0; j < count; ++j) sum[j] = widened<MAGNITUDE>(x[i + j]);
-    rows.push(sum, 0);
+  int64_t i = sum_nodes<Node, MAGNITUDE, 4>(x, 0, n, rows);
+  i = sum_nodes<Node, MAGNITUDE, 2>(x, i, n, rows);
+  i = sum_nodes<Node, MAGNITUDE, 0>(x, i, n, rows);
+  if (i < n) {
+    float last[SUM_COLS] = {};
+    std::memcpy(last, x + i, size_t(n - i) * sizeof(float));
+    sum_nodes<Node, MAGNITUDE, 0>(last, 0, SUM_COLS, rows);
   }
   rows.finish(row);
 }

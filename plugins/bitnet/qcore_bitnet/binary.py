@@ -8,7 +8,7 @@ import torch
 
 from qcore.tensor import Encoded
 from qcore_bitnet.config import BinaryConfig
-from qcore_bitnet.weights import WeightQuantizer
+from qcore_bitnet.weights import WeightQuantizer, fused_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +48,6 @@ class Binary(WeightQuantizer):
         beta = self.slice_mean(rows, magnitude=True)
         return Encoded(codes, beta, x.shape, x.dtype, "odd", 1, group_size=self.config.group_size)
 
-    def _fused_rows(self, rows: Tensor, slices: Tensor, kernels: TrainingKernels) -> Tensor | None:
-        alpha = self.slice_mean(rows, kernels=kernels)
-        beta = self.slice_mean(rows, magnitude=True, kernels=kernels)
-        return kernels.round_to_sign(slices, beta, alpha)
+    def _fused_slices(self, slices: Tensor, kernels: TrainingKernels) -> Tensor | None:
+        alpha = fused_mean(slices, kernels)
+        return kernels.round_to_sign(slices, fused_mean(slices, kernels, magnitude=True), alpha)

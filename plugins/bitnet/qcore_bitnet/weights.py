@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from qcore.tensor import Encoded
     from qcore_bitnet.config import WeightConfig
 
-__all__ = ["Ramped", "WeightQuantizer", "as_rows"]
+__all__ = ["Ramped", "WeightQuantizer", "as_rows", "fused_mean"]
 
 
 class Ramped(Quantizer):
@@ -74,48 +74,51 @@ class WeightQuantizer(Ramped):
 
     def fused(self, x: Tensor, kernels: TrainingKernels) -> Tensor | None:
         """Return ``encode(x).decode()`` by a fused kernel; there is none for a short last group."""
-        rows = as_rows(x)
-        size = self._size(rows)
-        if rows.numel() % size or self.config.granularity == "group" and rows.shape[1] % size:
+        cols = x.numel() // x.shape[0] if x.dim() > 1 else x.numel()
+        size = {"tensor": x.numel(), "row": cols, "group": self.config.group_size or 1}[self.config.granularity]
+        if self.config.granularity == "group" and cols % size:
             return None
-        quantized = self._fused_rows(rows, rows.reshape(-1, size), kernels)
+        quantized = self._fused_slices(x.reshape(-1, size), kernels)
         return None if quantized is None else quantized.reshape(x.shape)
 
     @abstractmethod
-    def _fused_rows(self, rows: Tensor, slices: Tensor, kernels: TrainingKernels) -> Tensor | None:
-        """Return what the codes of ``rows`` stand for; ``slices`` (slices, n) are the same numbers by scale."""
+    def _fused_slices(self, slices: Tensor, kernels: TrainingKernels) -> Tensor | None:
+        """Return what the codes of ``slices`` (slices, n) stand for: the float32 numbers that share a scale."""
 
     @abstractmethod
     def _encode_rows(self, rows: Tensor, x: Tensor) -> Encoded:
         """Return the codes of ``rows``, which is ``x`` as float32 (rows, cols)."""
 
-    def slice_mean(self, rows: Tensor, *, magnitude: bool = False, kernels: TrainingKernels | None = None) -> Tensor:
-        """Return the mean of each slice of ``rows`` (rows, cols), or of its magnitudes, summed in float64.
+    def slice_mean(self, rows: Tensor, *, magnitude: bool = False) -> Tensor:
+        """Return the mean of each slice of ``rows`` (rows, cols), or of its magnitudes.
 
-        The sum cannot overflow, and does not depend on memory layout, threads or what computes it, ``kernels`` or
-        torch: see :mod:`qcore.tensor.sums`.
+        The sum is taken in float64 and in a fixed order, see :mod:`qcore.tensor.sums`: it cannot overflow, and does not
+        depend on memory layout or threads.
 
         Returns:
             float32 (1, 1), (rows, 1) or (rows, groups).
         """
-        slices = grouped(rows.reshape(1, -1) if self.config.granularity == "tensor" else rows, self._size(rows))
-        flat = slices.reshape(-1, slices.shape[-1])
-        sums = None if kernels is None else kernels.slice_sums(flat, magnitude=magnitude)
-        if sums is None:
-            sums = slice_sums(flat.abs() if magnitude else flat)
-        sums, short = sums.reshape(slices.shape[:2]), rows.shape[1] % slices.shape[-1]
-        if self.config.granularity == "group" and short:  # the zeros that fill up the last group do not count
-            counts = sums.new_full((1, sums.shape[1]), slices.shape[-1])
-            counts[:, -1] = short
+        slices = rows.reshape(1, -1) if self.config.granularity == "tensor" else rows
+        cols = slices.shape[1]
+        size = self.config.group_size or max(cols, 1)
+        sums = slice_sums(grouped(slices.abs() if magnitude else slices, size)).squeeze(-1)
+        if cols % size:  # the zeros that fill up the last group do not count
+            counts = sums.new_full((1, sums.shape[1]), size)
+            counts[:, -1] = cols % size
             return (sums / counts).to(rows.dtype)
-        return (sums / slices.shape[-1]).to(rows.dtype)
-
-    def _size(self, rows: Tensor) -> int:
-        return self.config.group_size or max(rows.numel() if self.config.granularity == "tensor" else rows.shape[1], 1)
+        return (sums / size).to(rows.dtype)
 
     def spread(self, per_slice: Tensor, rows: Tensor) -> Tensor:
         """Return ``per_slice`` so that it broadcasts against ``rows``."""
         return spread(per_slice, self.config.group_size, rows.shape[1])
+
+
+def fused_mean(slices: Tensor, kernels: TrainingKernels, *, magnitude: bool = False) -> Tensor:
+    """Return what ``slice_mean`` does of float32 ``slices`` (slices, n): float32 (slices, 1)."""
+    sums = kernels.slice_sums(slices, magnitude=magnitude)
+    if sums is None:
+        sums = slice_sums(slices.abs() if magnitude else slices)
+    return sums.div_(slices.shape[1]).to(slices.dtype)
 
 
 def as_rows(x: Tensor) -> Tensor:

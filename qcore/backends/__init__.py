@@ -9,19 +9,35 @@ from qcore.lazy import lazy_attributes
 if TYPE_CHECKING:
     from qcore.backends.base import Backend, Kernel, KernelRequest, Probe, Refusal
     from qcore.backends.choice import BackendChoice, choose, find_backends
+    from qcore.backends.training import Grid, TrainingKernels, choose_training_kernels
 
-__all__ = ["Backend", "BackendChoice", "Kernel", "KernelRequest", "Probe", "Refusal", "choose", "find_backends"]
+__all__ = [
+    "Backend",
+    "BackendChoice",
+    "Grid",
+    "Kernel",
+    "KernelRequest",
+    "Probe",
+    "Refusal",
+    "TrainingKernels",
+    "choose",
+    "choose_training_kernels",
+    "find_backends",
+]
 
 __getattr__, __dir__ = lazy_attributes(
     __name__,
     {
         "Backend": "qcore.backends.base",
         "BackendChoice": "qcore.backends.choice",
+        "Grid": "qcore.backends.training",
         "Kernel": "qcore.backends.base",
         "KernelRequest": "qcore.backends.base",
         "Probe": "qcore.backends.base",
         "Refusal": "qcore.backends.base",
+        "TrainingKernels": "qcore.backends.training",
         "choose": "qcore.backends.choice",
+        "choose_training_kernels": "qcore.backends.training",
         "find_backends": "qcore.backends.choice",
     },
 )

@@ -5,13 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from qcore.tensor import ActivationScheme, Encoded, QTensor
 from qcore.tensor.arithmetic import Conv2dShape
+
+if TYPE_CHECKING:
+    from qcore.backends.training import TrainingKernels
 
 __all__ = ["Backend", "Kernel", "KernelRequest", "Probe", "Refusal"]
 
@@ -120,3 +123,7 @@ class Backend(ABC):
     @abstractmethod
     def prepare(self, request: KernelRequest, weight: QTensor, bias: Tensor | None) -> Kernel:
         """Repack ``weight`` once and return what computes the layer."""
+
+    def training_kernels(self, device: torch.device) -> TrainingKernels | None:
+        """Return what quantizes tensors on ``device`` in training, or None: torch does."""
+        return None

@@ -9,6 +9,7 @@ from qcore.lazy import lazy_attributes
 if TYPE_CHECKING:
     from qcore.quantizers.base import Quantizer, check_finite, straight_through
     from qcore.quantizers.config import QuantizerConfig
+    from qcore.quantizers.learned import learned_scale, straight_through_inside
     from qcore.quantizers.make import QuantizerRef, make_quantizer, parse_reference
 
 __all__ = [
@@ -16,9 +17,11 @@ __all__ = [
     "QuantizerConfig",
     "QuantizerRef",
     "check_finite",
+    "learned_scale",
     "make_quantizer",
     "parse_reference",
     "straight_through",
+    "straight_through_inside",
 ]
 
 __getattr__, __dir__ = lazy_attributes(
@@ -28,8 +31,10 @@ __getattr__, __dir__ = lazy_attributes(
         "QuantizerConfig": "qcore.quantizers.config",
         "QuantizerRef": "qcore.quantizers.make",
         "check_finite": "qcore.quantizers.base",
+        "learned_scale": "qcore.quantizers.learned",
         "make_quantizer": "qcore.quantizers.make",
         "parse_reference": "qcore.quantizers.make",
         "straight_through": "qcore.quantizers.base",
+        "straight_through_inside": "qcore.quantizers.learned",
     },
 )

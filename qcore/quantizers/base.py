@@ -8,6 +8,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from qcore.backends.training import ChosenKernels
 from qcore.errors import QuantizationError
 from qcore.quantizers.config import QuantizerConfig
 from qcore.tensor import ActivationScheme, Encoded, QTensor
@@ -26,6 +27,7 @@ class Quantizer(nn.Module, ABC):
         config: the frozen config it was made with.
         spec_id: ``plugin/name``, set when the registry makes it.
         tensor_name: what it quantizes, such as ``"features.0.weight"``; named by its errors.
+        kernels: where :meth:`forward` gets fused kernels; what they compute equals ``encode(x).decode()`` bit for bit.
     """
 
     Config: ClassVar[type[QuantizerConfig]] = QuantizerConfig
@@ -35,6 +37,7 @@ class Quantizer(nn.Module, ABC):
         self.config = self.Config() if config is None else config
         self.spec_id = ""
         self.tensor_name = "tensor"
+        self.kernels = ChosenKernels()
 
     @abstractmethod
     def encode(self, x: Tensor) -> Encoded:

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qcore.backends.training import Grid, TrainingKernels
 from qcore.errors import CalibrationError
 from qcore.quantizers.base import Quantizer, check_finite, straight_through
 from qcore.quantizers.config import IntConfig, QuantizerConfig
+from qcore.quantizers.learned import straight_through_inside
 from qcore.quantizers.ranges import find_bound, find_range
 from qcore.tensor import ActivationScheme, Encoded
 from qcore.tensor.integer import (
@@ -24,6 +26,7 @@ from qcore.tensor.integer import (
     symmetric_scale,
     ungrouped,
 )
+from qcore.tensor.sums import slice_sums
 
 __all__ = ["IntQuantizer"]
 
@@ -73,9 +76,24 @@ class IntQuantizer(Quantizer):
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` fake-quantized; see the class for the gradient."""
         slices = self._slices(x)
-        low, high = self._bounds(x, slices)
+        whole = slices.numel() == x.numel()  # else the last group is filled up, and slices do not lie end to end
+        kernels = self.kernels.serve(x) if whole else None
+        if kernels is not None and self.config.bits > 1 and not self._clips:
+            flat = slices.reshape(-1, slices.shape[-1])
+            quantized = kernels.round_over_range(flat, self.config.bits, symmetric=self.config.symmetric)
+            if quantized is not None:
+                return straight_through(x, quantized.reshape(x.shape))
+        low, high = self._bounds(x, slices, kernels)
+        quantized = None if kernels is None else self._fused(slices, low, high, kernels)
+        if quantized is None:
+            if kernels is not None:
+                check_finite(x, self.tensor_name)
+            quantized = self._encode(x, slices, low, high).decode_()
+        if self._clips and whole:
+            chosen = None if kernels is None else self.kernels
+            return straight_through_inside(x, quantized.reshape(x.shape), low, high, chosen)
         mask = self._mask(x, slices, low, high) if x.requires_grad else None
-        return straight_through(x, self._encode(x, slices, low, high).decode_(), mask)
+        return straight_through(x, quantized.reshape(x.shape), mask)
 
     def expected_gradient(self, x: Tensor, upstream: Tensor) -> Tensor:
         """Return ``dL/dx`` for ``upstream = dL/dq``, as documented; the conformance checks compare with it."""
@@ -107,25 +125,46 @@ class IntQuantizer(Quantizer):
         rows = as_rows(x)
         return rows if self.config.group_size is None else grouped(rows, self.config.group_size)
 
-    def _bounds(self, x: Tensor, slices: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``(low, high)`` of each slice, shaped like a scale, after a look for NaN and infinity."""
+    def _fused(self, slices: Tensor, low: Tensor, high: Tensor, kernels: TrainingKernels) -> Tensor | None:
+        """Return what :meth:`_encode` and ``decode`` make of the slices, in one pass; None if that is not served."""
+        bits, flat = self.config.bits, slices.reshape(-1, slices.shape[-1])
+        if bits == 1:
+            return kernels.round_to_sign(flat, high.clamp_min(TINY))
+        if self.config.symmetric:
+            scale, inverse = symmetric_scale(high, bits)
+            q = (1 << (bits - 1)) - 1
+            return kernels.round_to_grid(flat, Grid(scale, -q, q, inverse))
+        scale, inverse, zero = affine_scale(low, high, bits)
+        return kernels.round_to_grid(flat, Grid(scale, 0, (1 << bits) - 1, inverse, zero))
+
+    @property
+    def _clips(self) -> bool:
+        """Whether a range can leave out values, which then get no gradient."""
+        return self.config.bits > 1 and not (self.config.dynamic and self.config.scale == "absmax")
+
+    def _bounds(self, x: Tensor, slices: Tensor, kernels: TrainingKernels | None = None) -> tuple[Tensor, Tensor]:
+        """Return ``(low, high)`` of each slice, shaped like a scale, after a look for NaN and infinity.
+
+        With ``kernels`` there is no such look: they find both when they round.
+        """
         if self.needs_calibration:
             raise CalibrationError(
                 f"{self.tensor_name} has a static range that was never set",
                 "call qcore.calibrate(model, batches) first",
             )
         if self.config.dynamic and self.config.scale == "absmax":
-            low, high = self._range(x, slices)
-            if not _all_finite(low, high):  # then so is x: this saves a pass over it
+            low, high = self._range(x, slices, kernels)
+            if kernels is None and not _all_finite(low, high):  # then so is x: this saves a pass over it
                 check_finite(x, self.tensor_name)
             return low, high
-        check_finite(x, self.tensor_name)
+        if kernels is None:
+            check_finite(x, self.tensor_name)
         return self._range(x, slices) if self.config.dynamic else (self.low.float(), self.high.float())
 
-    def _range(self, x: Tensor, slices: Tensor) -> tuple[Tensor, Tensor]:
+    def _range(self, x: Tensor, slices: Tensor, kernels: TrainingKernels | None = None) -> tuple[Tensor, Tensor]:
         config = self.config
         if config.bits == 1:
-            high = _mean_magnitude(slices, as_rows(x).shape[1])
+            high = _mean_magnitude(slices, as_rows(x).shape[1], kernels)
             low = -high
         elif config.symmetric:
             high = find_bound(slices, config)
@@ -157,7 +196,7 @@ class IntQuantizer(Quantizer):
         return Encoded(flat(codes), scale, x.shape, x.dtype, "uint", bits, zero, size)
 
     def _mask(self, x: Tensor, slices: Tensor, low: Tensor, high: Tensor) -> Tensor | None:
-        if self.config.bits == 1 or (self.config.dynamic and self.config.scale == "absmax"):
+        if not self._clips:
             return None
         if slices.dim() == 3:
             low, high = low.unsqueeze(-1), high.unsqueeze(-1)
@@ -182,17 +221,21 @@ def as_rows(x: Tensor) -> Tensor:
     return x.flatten(1) if x.dim() > 1 else x.reshape(1, -1)
 
 
-def _mean_magnitude(slices: Tensor, cols: int) -> Tensor:
+def _mean_magnitude(slices: Tensor, cols: int, kernels: TrainingKernels | None) -> Tensor:
     """Return the mean magnitude of each slice: float32 (..., n) to (..., 1).
 
-    The sum is taken in float64, so that that of many huge magnitudes does not overflow. Zeros that fill up the last
-    of several groups of ``cols`` columns do not count.
+    The sum is that of :mod:`qcore.tensor.sums`. Zeros that fill up the last of several groups of ``cols`` columns do
+    not count.
     """
     count = slices.new_full((slices.shape[-2], 1), max(slices.shape[-1], 1), dtype=torch.float64)
     if slices.dim() == 3 and cols % slices.shape[-1]:
         count[-1] = cols % slices.shape[-1]
-    total = slices.abs().sum(dim=-1, keepdim=True, dtype=torch.float64)
-    return (total / count).to(torch.float32)
+    sums = None
+    if kernels is not None:
+        sums = kernels.slice_sums(slices.reshape(-1, slices.shape[-1]), magnitude=True)
+    if sums is None:
+        sums = slice_sums(slices.abs())
+    return (sums.reshape(*slices.shape[:-1], 1) / count).to(torch.float32)
 
 
 def _all_finite(low: Tensor, high: Tensor) -> bool:

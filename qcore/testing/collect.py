@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["collect", "match_expected", "run_checks"]
 
 _BY_KIND = {
-    "quantizer": "quantizer_checks",
-    "router": "router_checks",
-    "backend": "backend_checks",
-    "method": "method_checks",
-    "model": "model_checks",
-    "task": "task_checks",
+    "quantizer": ("quantizer_checks",),
+    "router": ("router_checks",),
+    "backend": ("backend_checks", "training_checks"),
+    "method": ("method_checks",),
+    "model": ("model_checks",),
+    "task": ("task_checks",),
 }
 _WITHOUT_VARIANTS = ("backend", "method", "task")
 
@@ -84,11 +84,12 @@ def _plugin_cases(status: PluginStatus, specs: list[Spec]) -> Iterator[Case]:
 
 def _spec_cases(spec: Spec, framework: Framework) -> Iterator[Case]:
     yield from _cases("spec_checks", Offer(spec, framework.registry))
-    module = _BY_KIND.get(spec.kind)
-    if module is None:
+    modules = _BY_KIND.get(spec.kind)
+    if modules is None:
         return
     for options in [{}] if spec.kind in _WITHOUT_VARIANTS else variants(spec):
-        yield from _cases(module, Offer(spec, framework.registry, options))
+        for module in modules:
+            yield from _cases(module, Offer(spec, framework.registry, options))
 
 
 def _cases(module: str, subject: object) -> Iterator[Case]:

@@ -8,14 +8,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from qcore.backends import Backend, Kernel, KernelRequest, Probe
+from qcore.backends import Backend, Kernel, KernelRequest, Probe, TrainingKernels
 from qcore.errors import UsageError
 from qcore.tensor import QTensor
 from qcore_backend_cpu.conv2d import conv2d_blocks, conv2d_call
-from qcore_backend_cpu.fake import FakeQuantize, fake_quantize
 from qcore_backend_cpu.linear import coded_linear_call, linear_call, real_linear_call
 from qcore_backend_cpu.native import ISA_VARIABLE, UNTRIED, chosen_isa, instruction_sets, load
 from qcore_backend_cpu.prepare import prepare_block
+from qcore_backend_cpu.training import CpuTrainingKernels
 
 __all__ = ["CpuBackend"]
 
@@ -75,6 +75,6 @@ class CpuBackend(Backend):
         make = coded_linear_call if request.coded_input else linear_call
         return Kernel(name, make(request, block), block.numel())
 
-    def fake_quantize(self) -> FakeQuantize:
-        """Return the fused fake quantization of ``core/int``."""
-        return fake_quantize
+    def training_kernels(self, device: torch.device) -> TrainingKernels | None:
+        """Return the fused fake quantization, on the CPU."""
+        return CpuTrainingKernels() if device.type == "cpu" else None

@@ -1,10 +1,9 @@
 """The kernels as ``torch.library`` ops, through which ``torch.compile`` and ``torch.export`` pass.
 
 ``qcore_cpu::linear(x, block, rows)``, ``qcore_cpu::linear_coded(codes, scale, zero_point, block, rows, step, less)``,
-``qcore_cpu::conv2d(x, blocks, out_channels, kernel, stride, padding, dilation)`` and, for training,
-``qcore_cpu::fake_quantize(x, bits, symmetric)``. A block is the prepared weight, uint8
+``qcore_cpu::conv2d(x, blocks, out_channels, kernel, stride, padding, dilation)``. A block is the prepared weight, uint8
 (nbytes,); it is checked at each call, because an op can be called with anything. Eager layers do not come this way: an
-op's dispatch takes longer than a small layer.
+op's dispatch takes longer than a small layer. The ops of training stand in :mod:`qcore_backend_cpu.training_ops`.
 """
 
 from __future__ import annotations
@@ -17,16 +16,14 @@ from torch import Tensor
 
 from qcore.errors import UsageError
 from qcore.tensor.arithmetic import Conv2dShape
-from qcore_backend_cpu.native import chosen_isa, load
+from qcore_backend_cpu.native import load
 
 __all__ = [
     "conv2d_op",
-    "fake_quantize_op",
     "linear_coded_op",
     "linear_op",
     "out_size",
     "run_conv2d",
-    "run_fake_quantize",
     "run_linear",
     "run_linear_coded",
 ]
@@ -38,7 +35,6 @@ for _schema in (
     " -> Tensor",
     "conv2d(Tensor x, Tensor[] blocks, int out_channels, int[] kernel, int[] stride, int[] padding, int[] dilation)"
     " -> Tensor",
-    "fake_quantize(Tensor x, int bits, bool symmetric) -> Tensor",
 ):
     _LIBRARY.define(_schema)  # type: ignore[no-untyped-call]
 
@@ -179,27 +175,6 @@ def _pair(values: list[int]) -> tuple[int, int]:
     return first, second
 
 
-def run_fake_quantize(x: Tensor, bits: int, symmetric: bool) -> Tensor | None:
-    """Return float32 ``x`` (slices, n) with each slice rounded over its own range; None if it holds NaN or infinity."""
-    native, _ = load()
-    x = x.detach().contiguous()
-    y = torch.empty_like(x)
-    threads = torch.get_num_threads()
-    finite = native.fake_quantize(chosen_isa(), x.data_ptr(), *x.shape, bits, symmetric, y.data_ptr(), threads)
-    return y if finite else None
-
-
-def _fake_quantize(x: Tensor, bits: int, symmetric: bool) -> Tensor:
-    if x.dim() != 2 or x.dtype is not torch.float32 or not 2 <= bits <= 8:
-        raise UsageError(f"float32 slices (slices, n) and 2 to 8 bits, not {tuple(x.shape)} {x.dtype} and {bits}")
-    y = run_fake_quantize(x, bits, symmetric)
-    return torch.full_like(x, torch.nan) if y is None else y
-
-
-def _fake_fake_quantize(x: Tensor, bits: int, symmetric: bool) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
-
-
 def _fake_linear(x: Tensor, block: Tensor, rows: int) -> Tensor:
     return x.new_empty((*x.shape[:-1], rows))
 
@@ -228,7 +203,6 @@ for _name, _run, _fake in (
     ("linear", _linear, _fake_linear),
     ("linear_coded", _linear_coded, _fake_linear_coded),
     ("conv2d", _conv2d, _fake_conv2d),
-    ("fake_quantize", _fake_quantize, _fake_fake_quantize),
 ):
     _LIBRARY.impl(_name, _run, "CPU")  # type: ignore[no-untyped-call]
     torch.library.register_fake(f"qcore_cpu::{_name}", _fake, lib=_LIBRARY)
@@ -236,4 +210,3 @@ for _name, _run, _fake in (
 linear_op = torch.ops.qcore_cpu.linear.default
 linear_coded_op = torch.ops.qcore_cpu.linear_coded.default
 conv2d_op = torch.ops.qcore_cpu.conv2d.default
-fake_quantize_op = torch.ops.qcore_cpu.fake_quantize.default

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "fake_sums.hpp"
 #include "linear.hpp"
 #include "memory.hpp"
 #include "pool.hpp"
@@ -12,6 +13,7 @@ namespace qcore {
 namespace {
 
 constexpr int64_t PIECE = 1 << 14;             // elements of a long slice that one task takes
+static_assert(PIECE == SUM_COLS << 7, "a piece is a node of the tree of sums");
 constexpr int64_t WORTH_A_THREAD = 1 << 17;    // elements
 
 struct Range {
@@ -20,17 +22,109 @@ struct Range {
 
 bool finite(const Range& r) { return std::isfinite(r.low) && std::isfinite(r.high); }
 
-Fake fake_of(const Range& r, int bits, bool symmetric) {
+Fake fake_of(const Range& r, int bits, bool symmetric, float floor) {
   const float q = float(symmetric ? (1 << (bits - 1)) - 1 : (1 << bits) - 1);
-  const Coder c = symmetric ? symmetric_coder(-r.low > r.high ? -r.low : r.high, bits)
+  const float bound = -r.low > r.high ? -r.low : r.high;
+  const Coder c = symmetric ? symmetric_coder(bound > floor ? bound : floor, bits)
                             : dynamic_affine_coder(r.low, r.high, bits);
   return {c.inverse, c.scale, symmetric ? -q : 0, q, symmetric ? 0 : float(c.zero_point)};
 }
 
+// Slices cut into tasks that are worth their while: several short ones, or a piece of a long one.
+struct Cut {
+  int64_t slices, n, pieces, piece, together;
+
+  // With a `length`, pieces have that many elements, and only the last one fewer.
+  Cut(int64_t slices, int64_t n, int64_t length = 0) : slices(slices), n(n) {
+    pieces = n > 2 * PIECE ? (n + PIECE - 1) / PIECE : 1;
+    piece = pieces > 1 && length ? length : (n + pieces - 1) / pieces;
+    together = pieces == 1 && n < PIECE ? (PIECE + n - 1) / (n > 0 ? n : 1) : 1;
+  }
+
+  // f(slice, piece, start, length) for each piece of each slice.
+  template <class F>
+  void each(int threads, const F& f) const {
+    const int use = slices * n < WORTH_A_THREAD ? 1 : threads;
+    parallel_for(use, (slices * pieces + together - 1) / together, [&](int64_t task) {
+      const int64_t first = task * together, rest = slices * pieces - first;
+      for (int64_t i = first; i < first + (rest < together ? rest : together); ++i) {
+        const int64_t p = i % pieces, offset = p * piece;
+        f(i / pieces, p, i / pieces * n + offset, offset + piece < n ? piece : n > offset ? n - offset : 0);
+      }
+    });
+  }
+};
+
 }  // namespace
 
+bool fake_to_grid(const FakeKernels& kernels, const float* x, int64_t slices, int64_t n, const FakeGrid& grid, float* y,
+                  int threads) {
+  std::atomic<bool> finite{true};
+  const bool affine = grid.zero.values, divide = !grid.inverse.values;
+  Cut(slices, n).each(threads, [&](int64_t slice, int64_t, int64_t start, int64_t length) {
+    const Fake f{divide ? 0 : grid.inverse.at(slice), grid.scale.at(slice), grid.low, grid.high,
+                 affine ? grid.zero.at(slice) : 0};
+    if (!kernels.round_to_grid(x + start, length, f, affine, divide, y + start)) finite.store(false);
+  });
+  return finite.load();
+}
+
+bool fake_to_sign(const FakeKernels& kernels, const float* x, int64_t slices, int64_t n, const PerSlice& threshold,
+                  const PerSlice& magnitude, float* y, int threads) {
+  std::atomic<bool> finite{true};
+  const bool at = !threshold.values;
+  Cut(slices, n).each(threads, [&](int64_t slice, int64_t, int64_t start, int64_t length) {
+    const float limit = at ? 0 : threshold.at(slice);
+    if (!kernels.round_to_sign(x + start, length, limit, at, magnitude.at(slice), y + start)) finite.store(false);
+  });
+  return finite.load();
+}
+
+void fake_mask(const FakeKernels& kernels, const float* g, const float* x, int64_t slices, int64_t n,
+               const PerSlice& low, const PerSlice& high, float* dx, int threads) {
+  Cut(slices, n).each(threads, [&](int64_t slice, int64_t, int64_t start, int64_t length) {
+    kernels.mask_gradient(g + start, x + start, length, low.at(slice), high.at(slice), dx + start);
+  });
+}
+
+void fake_sums(const FakeKernels& kernels, const float* x, int64_t slices, int64_t n, bool magnitude, double* sums,
+               int threads) {
+  const Cut cut(slices, n, PIECE);  // a power of two of rows: a node of the tree
+  const bool whole = cut.pieces == 1;
+  const auto rows = allocate<double>(whole ? 0 : slices * cut.pieces * SUM_COLS);
+  cut.each(threads, [&](int64_t slice, int64_t piece, int64_t start, int64_t length) {
+    double row[SUM_COLS];
+    kernels.sum_rows(x + start, length, magnitude, row);
+    if (whole) sums[slice] = fold(row);
+    else std::memcpy(&rows[size_t((slice * cut.pieces + piece) * SUM_COLS)], row, sizeof(row));
+  });
+  for (int64_t slice = 0; slice < slices && !whole; ++slice) {
+    RowCounter counter;
+    for (int64_t p = 0; p < cut.pieces; ++p) counter.push(&rows[size_t((slice * cut.pieces + p) * SUM_COLS)], 7);
+    double row[SUM_COLS];
+    counter.finish(row);
+    sums[slice] = fold(row);
+  }
+}
+
+void fake_learned(const FakeKernels& kernels, const float* g, const float* x, int64_t slices, int64_t n,
+                  const PerSlice& scale, float low, float high, float* dx, float* dscale, int threads) {
+  const Cut cut(slices, n);
+  const auto parts = allocate<double>(slices * cut.pieces);
+  cut.each(threads, [&](int64_t slice, int64_t piece, int64_t start, int64_t length) {
+    parts[size_t(slice * cut.pieces + piece)] =
+        kernels.learned_scale_gradients(g + start, x + start, length, scale.at(slice), low, high, dx + start);
+  });
+  const int64_t sums = scale.each ? slices : 1, of = sums ? slices / sums * cut.pieces : 0;
+  for (int64_t i = 0; i < sums; ++i) {
+    double sum = 0;
+    for (int64_t p = 0; p < of; ++p) sum += parts[size_t(i * of + p)];
+    dscale[i] = float(sum);
+  }
+}
+
 bool fake_quantize(const RowKernels& rows, const float* x, int64_t slices, int64_t n, int bits, bool symmetric,
-                   float* y, int threads) {
+                   float floor, float* y, int threads) {
   const int use = slices * n < WORTH_A_THREAD ? 1 : threads;
   const int64_t pieces = n > 2 * PIECE ? (n + PIECE - 1) / PIECE : 1, piece = (n + pieces - 1) / pieces;
   const auto ranges = allocate<Range>(slices * pieces);
@@ -49,7 +143,7 @@ bool fake_quantize(const RowKernels& rows, const float* x, int64_t slices, int64
   if (pieces == 1) {  // the second read finds the slice in the cache
     parallel_for(use, slices, [&](int64_t i) {
       find(i);
-      round(i, fake_of(ranges[size_t(i)], bits, symmetric), 0);
+      round(i, fake_of(ranges[size_t(i)], bits, symmetric, floor), 0);
     });
     return !nan.load();
   }
@@ -64,7 +158,7 @@ bool fake_quantize(const RowKernels& rows, const float* x, int64_t slices, int64
     ranges[size_t(s * pieces)] = whole;
   }
   parallel_for(use, slices * pieces, [&](int64_t i) {
-    round(i / pieces, fake_of(ranges[size_t(i / pieces * pieces)], bits, symmetric), i % pieces);
+    round(i / pieces, fake_of(ranges[size_t(i / pieces * pieces)], bits, symmetric, floor), i % pieces);
   });
   return !nan.load();
 }

@@ -1,5 +1,7 @@
 #include "machine.hpp"
 
+#include "fake.hpp"
+
 #if defined(QCORE_X86)
 #include <cpuid.h>
 #endif
@@ -7,8 +9,8 @@
 namespace qcore {
 namespace {
 
-const Machine PORTABLE_MACHINE{&PORTABLE, &PORTABLE_CODING, &PORTABLE_ROWS};
-const Machine EMULATED_MACHINE{&EMULATED512, &PORTABLE_CODING, &PORTABLE_ROWS};
+const Machine PORTABLE_MACHINE{&PORTABLE, &PORTABLE_CODING, &PORTABLE_ROWS, &FAKE_PORTABLE};
+const Machine EMULATED_MACHINE{&EMULATED512, &PORTABLE_CODING, &PORTABLE_ROWS, &FAKE_PORTABLE};
 
 #if defined(QCORE_X86)
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
@@ -27,11 +29,11 @@ bool has_avx512vnni() {
 std::vector<InstructionSet> find() {
   std::vector<InstructionSet> found;
 #if defined(QCORE_X86)
-  found.push_back({{&AVX512VNNI, &AVX512_CODING, &AVX2_ROWS}, has_avx512vnni(), true});
+  found.push_back({{&AVX512VNNI, &AVX512_CODING, &AVX2_ROWS, &FAKE_AVX2}, has_avx512vnni(), true});
   // Not yet run on such a processor: not chosen unasked.
-  found.push_back({{&AVXVNNI, &AVX2_CODING, &AVX2_ROWS}, has_avxvnni(), false});
-  found.push_back({{&AVX512VL, &AVX2_CODING, &AVX2_ROWS}, has_avx512vnni() && __builtin_cpu_supports("avx512vl"), false});
-  found.push_back({{&AVX2, &AVX2_CODING, &AVX2_ROWS}, has_avx2(), true});
+  found.push_back({{&AVXVNNI, &AVX2_CODING, &AVX2_ROWS, &FAKE_AVX2}, has_avxvnni(), false});
+  found.push_back({{&AVX512VL, &AVX2_CODING, &AVX2_ROWS, &FAKE_AVX2}, has_avx512vnni() && __builtin_cpu_supports("avx512vl"), false});
+  found.push_back({{&AVX2, &AVX2_CODING, &AVX2_ROWS, &FAKE_AVX2}, has_avx2(), true});
 #endif
   found.push_back({PORTABLE_MACHINE, true, true});
   found.push_back({EMULATED_MACHINE, true, false});

@@ -108,10 +108,48 @@ void convolution(const std::vector<uintptr_t>& addresses, const std::vector<int6
                   channels_last ? Layout::channels_last : Layout::channels_first);
 }
 
-bool fake(const std::string& isa, uintptr_t x, int64_t slices, int64_t n, int bits, bool symmetric, uintptr_t y,
-          int threads) {
+bool fake(const std::string& isa, uintptr_t x, int64_t slices, int64_t n, int bits, bool symmetric, float floor,
+          uintptr_t y, int threads) {
   const RowKernels& rows = *instruction_sets()[size_t(index_of(isa))].machine.rows;
-  return fake_quantize(rows, pointer<float>(x), slices, n, bits, symmetric, reinterpret_cast<float*>(y), threads);
+  return fake_quantize(rows, pointer<float>(x), slices, n, bits, symmetric, floor, reinterpret_cast<float*>(y),
+                       threads);
+}
+
+const FakeKernels& fake_rows(const std::string& isa) {
+  return *instruction_sets()[size_t(index_of(isa))].machine.fakes;
+}
+
+// An address and whether there is a number for each slice; 0 for what is absent.
+using Values = std::tuple<uintptr_t, bool>;
+
+PerSlice per_slice(const Values& values) { return {pointer<float>(std::get<0>(values)), std::get<1>(values)}; }
+
+bool grid(const std::string& isa, uintptr_t x, int64_t slices, int64_t n, const Values& inverse, const Values& scale,
+          const Values& zero, float low, float high, uintptr_t y, int threads) {
+  const FakeGrid grid{per_slice(inverse), per_slice(scale), per_slice(zero), low, high};
+  return fake_to_grid(fake_rows(isa), pointer<float>(x), slices, n, grid, reinterpret_cast<float*>(y), threads);
+}
+
+bool sign(const std::string& isa, uintptr_t x, int64_t slices, int64_t n, const Values& threshold,
+          const Values& magnitude, uintptr_t y, int threads) {
+  return fake_to_sign(fake_rows(isa), pointer<float>(x), slices, n, per_slice(threshold), per_slice(magnitude),
+                      reinterpret_cast<float*>(y), threads);
+}
+
+void mask(const std::string& isa, uintptr_t g, uintptr_t x, int64_t slices, int64_t n, const Values& low,
+          const Values& high, uintptr_t dx, int threads) {
+  fake_mask(fake_rows(isa), pointer<float>(g), pointer<float>(x), slices, n, per_slice(low), per_slice(high),
+            reinterpret_cast<float*>(dx), threads);
+}
+
+void learned(const std::string& isa, uintptr_t g, uintptr_t x, int64_t slices, int64_t n, const Values& scale,
+             float low, float high, uintptr_t dx, uintptr_t dscale, int threads) {
+  fake_learned(fake_rows(isa), pointer<float>(g), pointer<float>(x), slices, n, per_slice(scale), low, high,
+               reinterpret_cast<float*>(dx), reinterpret_cast<float*>(dscale), threads);
+}
+
+void sums(const std::string& isa, uintptr_t x, int64_t slices, int64_t n, bool magnitude, uintptr_t out, int threads) {
+  fake_sums(fake_rows(isa), pointer<float>(x), slices, n, magnitude, reinterpret_cast<double*>(out), threads);
 }
 
 // Ask for huge pages, which save address translations where a weight streams from memory. A refusal changes nothing.
@@ -154,6 +192,11 @@ NB_MODULE(_kernels, m) {
   m.def("linear", &linear, release());
   m.def("describe", &describe);
   m.def("fake_quantize", &fake, release());
+  m.def("round_to_grid", &grid, release());
+  m.def("round_to_sign", &sign, release());
+  m.def("mask_gradient", &mask, release());
+  m.def("slice_sums", &sums, release());
+  m.def("learned_scale_gradients", &learned, release());
   m.def("convolution", &convolution, release());
   m.def("linear_coded", &linear_coded, release());
 }

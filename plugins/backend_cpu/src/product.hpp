@@ -7,11 +7,14 @@
 
 namespace qcore {
 
-// The kernels that run a block.
+struct FakeKernels;  // fake.hpp
+
+// The kernels that run a block, and those of training.
 struct Machine {
   const Kernels* kernels;
   const RowCoding* coding;
   const RowKernels* rows;
+  const FakeKernels* fakes;
 };
 
 // Coded rows: x = step * code + shift in each segment, with the same scale in all.

@@ -8,12 +8,14 @@ import torch
 
 from qcore.quantizers import check_finite
 from qcore.tensor import ActivationScheme
+from qcore.tensor.integer import as_tokens
 from qcore_bitnet.config import AbsmaxConfig
 from qcore_bitnet.weights import Ramped
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from qcore.backends import TrainingKernels
     from qcore.quantizers import QuantizerConfig
     from qcore.tensor import Encoded
 
@@ -48,6 +50,11 @@ class Absmax(Ramped):
         """
         check_finite(x, self.tensor_name)
         return self.scheme().encode(x)
+
+    def fused(self, x: Tensor, kernels: TrainingKernels) -> Tensor | None:
+        """Return ``encode(x).decode()`` by a fused kernel."""
+        rounded = kernels.round_over_range(as_tokens(x), 8, symmetric=True, floor=MIN_MAGNITUDE)
+        return None if rounded is None else rounded.reshape(x.shape)
 
     def bits(self) -> Tensor:
         """Return 8, float32 ()."""

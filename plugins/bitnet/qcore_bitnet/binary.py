@@ -8,11 +8,12 @@ import torch
 
 from qcore.tensor import Encoded
 from qcore_bitnet.config import BinaryConfig
-from qcore_bitnet.weights import WeightQuantizer
+from qcore_bitnet.weights import WeightQuantizer, fused_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from qcore.backends import TrainingKernels
     from qcore.quantizers import QuantizerConfig
 
 __all__ = ["Binary"]
@@ -44,5 +45,9 @@ class Binary(WeightQuantizer):
     def _encode_rows(self, rows: Tensor, x: Tensor) -> Encoded:
         alpha = self.slice_mean(rows)
         codes = torch.where(rows > self.spread(alpha, rows), 1.0, -1.0)
-        beta = self.slice_mean(rows.abs())
+        beta = self.slice_mean(rows, magnitude=True)
         return Encoded(codes, beta, x.shape, x.dtype, "odd", 1, group_size=self.config.group_size)
+
+    def _fused_slices(self, slices: Tensor, kernels: TrainingKernels) -> Tensor | None:
+        alpha = fused_mean(slices, kernels)
+        return kernels.round_to_sign(slices, fused_mean(slices, kernels, magnitude=True), alpha)

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from qcore.backends import Grid
 from qcore.tensor import Encoded
 from qcore_bitnet.config import TernaryConfig
-from qcore_bitnet.weights import WeightQuantizer, as_rows
+from qcore_bitnet.weights import WeightQuantizer, as_rows, fused_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from qcore.backends import TrainingKernels
     from qcore.quantizers import QuantizerConfig
 
 __all__ = ["MIN_SCALE", "Ternary"]
@@ -56,5 +58,10 @@ class Ternary(WeightQuantizer):
         codes = torch.round(rows / self.spread(gamma, rows)).clamp(-1.0, 1.0) + 0.0  # makes -0.0 a plain 0.0
         return Encoded(codes, gamma, x.shape, x.dtype, "ternary", 2, group_size=self.config.group_size)
 
+    def _fused_slices(self, slices: Tensor, kernels: TrainingKernels) -> Tensor | None:
+        gamma = fused_mean(slices, kernels, magnitude=True).clamp_min_(MIN_SCALE)
+        # A zero point of 0 makes -0.0 a plain 0.0.
+        return kernels.round_to_grid(slices, Grid(gamma, -1.0, 1.0, zero_point=torch.zeros_like(gamma)))
+
     def _gamma(self, rows: Tensor) -> Tensor:
-        return self.slice_mean(rows.abs()).clamp_min(MIN_SCALE)
+        return self.slice_mean(rows, magnitude=True).clamp_min(MIN_SCALE)

@@ -1,0 +1,110 @@
+"""Fake quantization for training by compiled kernels, in one pass over memory each way."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from qcore.backends import Grid, TrainingKernels
+from qcore_backend_cpu.native import chosen_isa, load
+
+__all__ = ["CpuTrainingKernels"]
+
+_ABSENT = (0, False)
+
+
+class CpuTrainingKernels(TrainingKernels):
+    """Serves float32 tensors on the CPU; those that do not lie in one piece are copied first.
+
+    Attributes:
+        isa: the instruction set that runs.
+    """
+
+    def __init__(self, isa: str | None = None) -> None:
+        self.isa = isa or chosen_isa()
+        self._native, _ = load()
+
+    def round_over_range(self, x: Tensor, bits: int, *, symmetric: bool, floor: float = 0.0) -> Tensor | None:
+        """Return ``x`` with each slice rounded over its own range."""
+        x, y, threads = _ready(x)
+        address, (slices, n) = x.data_ptr(), x.shape
+        finite = self._native.fake_quantize(self.isa, address, slices, n, bits, symmetric, floor, y.data_ptr(), threads)
+        return y if finite else None
+
+    def round_to_grid(self, x: Tensor, grid: Grid) -> Tensor | None:
+        """Return ``x`` with each slice rounded to ``grid``."""
+        x, y, threads = _ready(x)
+        slices, n = x.shape
+        inverse, zero = grid.inverse, grid.zero_point
+        scale = _plain(grid.scale)
+        inverse, zero = None if inverse is None else _plain(inverse), None if zero is None else _plain(zero)
+        finite = self._native.round_to_grid(
+            self.isa,
+            x.data_ptr(),
+            slices,
+            n,
+            _values(inverse, slices),
+            _values(scale, slices),
+            _values(zero, slices),
+            grid.low,
+            grid.high,
+            y.data_ptr(),
+            threads,
+        )
+        return y if finite else None
+
+    def round_to_sign(self, x: Tensor, magnitude: Tensor, threshold: Tensor | None = None) -> Tensor | None:
+        """Return ``magnitude`` above the threshold, else ``-magnitude``."""
+        x, y, threads = _ready(x)
+        slices, n = x.shape
+        magnitude, threshold = _plain(magnitude), None if threshold is None else _plain(threshold)
+        limits, values = _values(threshold, slices), _values(magnitude, slices)
+        finite = self._native.round_to_sign(self.isa, x.data_ptr(), slices, n, limits, values, y.data_ptr(), threads)
+        return y if finite else None
+
+    def slice_sums(self, x: Tensor, *, magnitude: bool = False) -> Tensor:
+        """Return the sums of the slices, or of their magnitudes, in the order of :mod:`qcore.tensor.sums`."""
+        x = x.contiguous()
+        slices, n = x.shape
+        sums = x.new_empty((slices, 1), dtype=torch.float64)
+        threads = torch.get_num_threads()
+        self._native.slice_sums(self.isa, x.data_ptr(), slices, n, magnitude, sums.data_ptr(), threads)
+        return sums
+
+    def mask_gradient(self, gradient: Tensor, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """Return ``gradient`` where ``x`` is in its range, else 0."""
+        gradient, dx, threads = _ready(gradient)
+        x, low, high, (slices, n) = x.contiguous(), _plain(low), _plain(high), x.shape
+        bottom, top = _values(low, slices), _values(high, slices)
+        addresses = gradient.data_ptr(), x.data_ptr()
+        self._native.mask_gradient(self.isa, *addresses, slices, n, bottom, top, dx.data_ptr(), threads)
+        return dx
+
+    def learned_scale_gradients(
+        self, gradient: Tensor, x: Tensor, scale: Tensor, low: float, high: float
+    ) -> tuple[Tensor, Tensor]:
+        """Return the gradients of ``x`` and of ``scale``."""
+        gradient, dx, threads = _ready(gradient)
+        x, scale, (slices, n) = x.contiguous(), _plain(scale), x.shape
+        dscale = torch.empty_like(scale)
+        addresses, values = (gradient.data_ptr(), x.data_ptr()), _values(scale, slices)
+        out = dx.data_ptr(), dscale.data_ptr()
+        self._native.learned_scale_gradients(self.isa, *addresses, slices, n, values, low, high, *out, threads)
+        return dx, dscale
+
+
+def _ready(x: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Return ``x`` in one piece, room for a result, and how many threads may run."""
+    x = x.contiguous()
+    return x, torch.empty_like(x), torch.get_num_threads()
+
+
+def _plain(values: Tensor) -> Tensor:
+    return values.contiguous()
+
+
+def _values(values: Tensor | None, slices: int) -> tuple[int, bool]:
+    """Return the address of what is given for each slice, and whether there is one for each."""
+    if values is None:
+        return _ABSENT
+    return values.data_ptr(), values.numel() == slices

@@ -1,8 +1,9 @@
 """The kernels as ``torch.library`` ops, through which ``torch.compile`` and ``torch.export`` pass.
 
 ``qcore_cpu::linear(x, block, rows)``, ``qcore_cpu::linear_coded(codes, scale, zero_point, block, rows, step, less)``,
-``qcore_cpu::conv2d(x, blocks, out_channels, kernel, stride, padding, dilation)`` and, for training,
-``qcore_cpu::fake_quantize(x, bits, symmetric)``. A block is the prepared weight, uint8
+``qcore_cpu::conv2d(x, blocks, out_channels, kernel, stride, padding, dilation)``,
+``qcore_cpu::moe_linear(x, weights, blocks, rows)``: the experts of a mixture, a block each, on grouped rows; and, for
+training, ``qcore_cpu::fake_quantize(x, bits, symmetric)``. A block is the prepared weight, uint8
 (nbytes,); it is checked at each call, because an op can be called with anything. Eager layers do not come this way: an
 op's dispatch takes longer than a small layer.
 """
@@ -24,11 +25,13 @@ __all__ = [
     "fake_quantize_op",
     "linear_coded_op",
     "linear_op",
+    "moe_linear_op",
     "out_size",
     "run_conv2d",
     "run_fake_quantize",
     "run_linear",
     "run_linear_coded",
+    "run_moe_linear",
 ]
 
 _LIBRARY = torch.library.Library("qcore_cpu", "DEF")  # type: ignore[no-untyped-call]
@@ -38,6 +41,7 @@ for _schema in (
     " -> Tensor",
     "conv2d(Tensor x, Tensor[] blocks, int out_channels, int[] kernel, int[] stride, int[] padding, int[] dilation)"
     " -> Tensor",
+    "moe_linear(Tensor x, Tensor weights, Tensor[] blocks, int rows) -> Tensor",
     "fake_quantize(Tensor x, int bits, bool symmetric) -> Tensor",
 ):
     _LIBRARY.define(_schema)  # type: ignore[no-untyped-call]
@@ -64,6 +68,25 @@ def run_linear_coded(
     addresses = (block.data_ptr(), codes.data_ptr(), codes.shape[0], y.data_ptr())
     native.linear_coded(*addresses, threads, scale.data_ptr(), zero, per_row, step, less)
     return y
+
+
+def run_moe_linear(x: Tensor, weights: Tensor, blocks: Sequence[Tensor], rows: int) -> Tensor:
+    """Return ``sum_e weights[:, e] * layer_e(x)``, (n, rows) in the dtype of ``x`` (n, cols), on grouped rows.
+
+    Args:
+        x: float (n, cols).
+        weights: float (n, experts); an expert sees the rows whose weight for it is not 0.
+        blocks: one prepared weight for each expert.
+        rows: outputs of each.
+    """
+    plain = x.detach().to(torch.float32).contiguous()
+    shares = weights.detach().to(torch.float32).contiguous()
+    y = torch.empty((plain.shape[0], rows))
+    native, _ = load()
+    addresses = [block.data_ptr() for block in blocks]
+    threads = torch.get_num_threads()
+    native.moe_linear(addresses, shares.data_ptr(), plain.data_ptr(), plain.shape[0], y.data_ptr(), threads)
+    return y.to(x.dtype)
 
 
 def run_conv2d(
@@ -128,6 +151,15 @@ def _check_block(block: Tensor, rows: int, cols: int, what: str) -> None:
 def _linear(x: Tensor, block: Tensor, rows: int) -> Tensor:
     _check_block(block, rows, x.shape[-1], "floats")
     return run_linear(x, block, rows)
+
+
+def _moe_linear(x: Tensor, weights: Tensor, blocks: list[Tensor], rows: int) -> Tensor:
+    if x.dim() != 2 or not blocks or weights.shape != (x.shape[0], len(blocks)):
+        what = f"{tuple(x.shape)}, {tuple(weights.shape)} and {len(blocks)} blocks"
+        raise UsageError(f"(rows, features), (rows, experts) and a block for each expert, not {what}")
+    for block in blocks:
+        _check_block(block, rows, x.shape[1], "floats")
+    return run_moe_linear(x, weights, blocks, rows)
 
 
 def _linear_coded(
@@ -195,6 +227,10 @@ def _fake_linear(x: Tensor, block: Tensor, rows: int) -> Tensor:
     return x.new_empty((*x.shape[:-1], rows))
 
 
+def _fake_moe_linear(x: Tensor, weights: Tensor, blocks: list[Tensor], rows: int) -> Tensor:
+    return x.new_empty((x.shape[0], rows))
+
+
 def _fake_linear_coded(
     codes: Tensor, scale: Tensor, zero_point: Tensor | None, block: Tensor, rows: int, step: int, less: int
 ) -> Tensor:
@@ -219,6 +255,7 @@ for _name, _run, _fake in (
     ("linear", _linear, _fake_linear),
     ("linear_coded", _linear_coded, _fake_linear_coded),
     ("conv2d", _conv2d, _fake_conv2d),
+    ("moe_linear", _moe_linear, _fake_moe_linear),
     ("fake_quantize", _fake_quantize, _fake_fake_quantize),
 ):
     _LIBRARY.impl(_name, _run, "CPU")  # type: ignore[no-untyped-call]
@@ -227,4 +264,5 @@ for _name, _run, _fake in (
 linear_op = torch.ops.qcore_cpu.linear.default
 linear_coded_op = torch.ops.qcore_cpu.linear_coded.default
 conv2d_op = torch.ops.qcore_cpu.conv2d.default
+moe_linear_op = torch.ops.qcore_cpu.moe_linear.default
 fake_quantize_op = torch.ops.qcore_cpu.fake_quantize.default

@@ -15,6 +15,7 @@
 #include "fake.hpp"
 #include "linear.hpp"
 #include "machine.hpp"
+#include "plan_module.hpp"
 #include "prepare.hpp"
 
 namespace nb = nanobind;
@@ -141,4 +142,5 @@ NB_MODULE(_kernels, m) {
   m.def("fake_quantize", &fake, release());
   m.def("convolution", &convolution, release());
   m.def("linear_coded", &linear_coded, release());
+  bind_plans(m);
 }

@@ -55,8 +55,10 @@ class MixtureOfExperts(nn.Module):
 
     def combine(self, features: Tensor, routing: Routing) -> Tensor:
         """Return the weighted sum of the experts' outputs for ``features`` (rows, ...)."""
-        grouped = None if self.training else self._grouped()
-        if grouped is not None and features.dim() == 2:
+        # One call for all experts carries no gradient to the router.
+        differentiable = torch.is_grad_enabled() and routing.weights.requires_grad
+        grouped = None if differentiable or features.dim() != 2 else self._grouped()
+        if grouped is not None:
             return grouped(features, routing.weights)
         return combine(list(self.experts), features, routing.weights)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import singledispatchmethod
 from typing import Any
@@ -14,6 +15,7 @@ from qcore.backends.plan import (
     BatchNorm,
     Choose,
     Constant,
+    Convolution,
     Disagreement,
     Experts,
     Flatten,
@@ -160,6 +162,17 @@ class Assembly:
         panels, bias = (self._address(part) for part in _panels(step.weight, step.bias))
         places = self._begin(step, wide=step.precise)
         self._native.linear(*places, panels, bias, features, outputs, wide_input, step.precise, step.relu)
+
+    @add.register
+    def _(self, step: Convolution) -> None:
+        walk, (outputs, *window) = step.walk, step.weight.shape
+        bias = torch.zeros(outputs) if step.bias is None else step.bias
+        parts = zip(step.weight.flatten(1).chunk(walk.groups), bias.chunk(walk.groups), strict=True)
+        weights = [[self._address(part) for part in _panels(*group)] for group in parts]
+        panels, biases = [panel for panel, _ in weights], [bias for _, bias in weights]
+        size = (math.prod(window), outputs // walk.groups)
+        moves = [*window[1:], *walk.stride, *walk.padding, *walk.dilation]
+        self._native.convolution(*self._begin(step), panels, biases, *size, moves, step.relu)
 
     @add.register
     def _(self, step: LayerNorm) -> None:

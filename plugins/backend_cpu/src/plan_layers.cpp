@@ -33,6 +33,13 @@ void Finish::apply(const FloatKernels& floats, const Shape& shape, const float* 
   }
 }
 
+Geometry between(const Geometry& walk, const Shape& from, const Shape& to) {
+  Geometry g = walk;
+  g.channels = from.dim[0], g.height = from.dim[1], g.width = from.dim[2];
+  g.out_channels = to.dim[0], g.out_height = to.dim[1], g.out_width = to.dim[2];
+  return g;
+}
+
 void PackedLinearStep::run(const Frame& f) const {
   const Header& h = header_of(block);
   float* y = out<float>(f);
@@ -41,10 +48,8 @@ void PackedLinearStep::run(const Frame& f) const {
 }
 
 void PackedConvolutionStep::run(const Frame& f) const {
-  const Shape &from = in_shape(f), &to = out_shape(f);
-  Geometry g = walk;
-  g.channels = from.dim[0], g.height = from.dim[1], g.width = from.dim[2];
-  g.out_channels = to.dim[0], g.out_height = to.dim[1], g.out_width = to.dim[2];
+  const Shape& to = out_shape(f);
+  const Geometry g = between(walk, in_shape(f), to);
   float* y = out<float>(f);
   run_convolution(machine_for(header_of(blocks[0])), blocks, g, in<float>(f), nullptr, f.rows, y, f.threads);
   finish.apply(floats, to, y, f.rows, y);

@@ -19,6 +19,9 @@ struct Finish {
   void apply(const FloatKernels& floats, const Shape& shape, const float* x, int64_t rows, float* y) const;
 };
 
+// How a convolution walks from a frame's input to its output.
+Geometry between(const Geometry& walk, const Shape& from, const Shape& to);
+
 struct PackedLinearStep : Step {
   PackedLinearStep(int x, int y, const FloatKernels& floats, const uint8_t* block, Finish finish)
       : Step({x}, y), floats(floats), block(block), finish(finish) {}
@@ -50,6 +53,18 @@ struct LinearStep : Step {
   const FloatKernels& floats;
   FloatWeight weight;
   bool wide_input, wide, relu;
+};
+
+struct ConvolutionStep : Step {
+  // One weight a group; columns in the order (channel, kernel height, kernel width).
+  ConvolutionStep(int x, int y, const FloatKernels& floats, std::vector<FloatWeight> groups, Geometry walk, bool relu)
+      : Step({x}, y), floats(floats), groups(std::move(groups)), walk(walk), relu(relu) {}
+  void run(const Frame& f) const override;
+
+  const FloatKernels& floats;
+  std::vector<FloatWeight> groups;
+  Geometry walk;  // its sizes are those of a frame's shapes
+  bool relu;
 };
 
 struct LayerNormStep : Step {

@@ -57,18 +57,31 @@ void add_packed_linear(Assembly& a, int x, int y, uintptr_t block, uintptr_t mul
 }
 
 // `walk`: kernel, stride, padding, dilation; each height and width.
+Geometry walk_of(const std::vector<int64_t>& walk) {
+  if (walk.size() != 8) throw std::invalid_argument("a walk of eight numbers");
+  return {0, 0, 0, walk[0], walk[1], walk[2], walk[3], walk[4], walk[5], walk[6], walk[7], 0, 0, 0};
+}
+
 void add_packed_convolution(Assembly& a, int x, int y, const Addresses& blocks, const std::vector<int64_t>& walk,
                             uintptr_t multiplier, uintptr_t offset, bool relu) {
-  if (walk.size() != 8) throw std::invalid_argument("a walk of eight numbers");
-  const Geometry g{0,       0,       0,       walk[0], walk[1], walk[2], walk[3],
-                   walk[4], walk[5], walk[6], walk[7], 0,       0,       0};
-  a.add<PackedConvolutionStep>(x, y, a.floats, blocks_of(blocks), g, a.finish(multiplier, offset, relu));
+  a.add<PackedConvolutionStep>(x, y, a.floats, blocks_of(blocks), walk_of(walk), a.finish(multiplier, offset, relu));
 }
 
 void add_linear(Assembly& a, int x, int y, uintptr_t panels, uintptr_t bias, int64_t features, int64_t outputs,
                 bool wide_input, bool wide, bool relu) {
   const FloatWeight weight{pointer<float>(panels), pointer<float>(bias), features, outputs};
   a.add<LinearStep>(x, y, a.floats, weight, wide_input, wide, relu);
+}
+
+// One weight a group.
+void add_convolution(Assembly& a, int x, int y, const Addresses& panels, const Addresses& biases, int64_t features,
+                     int64_t outputs, const std::vector<int64_t>& walk, bool relu) {
+  if (panels.empty() || panels.size() != biases.size()) throw std::invalid_argument("a weight and a bias a group");
+  std::vector<FloatWeight> groups;
+  for (size_t i = 0; i < panels.size(); ++i) {
+    groups.push_back({pointer<float>(panels[i]), pointer<float>(biases[i]), features, outputs});
+  }
+  a.add<ConvolutionStep>(x, y, a.floats, std::move(groups), walk_of(walk), relu);
 }
 
 void add_layer_norm(Assembly& a, int x, int y, uintptr_t weight, uintptr_t bias, float eps, bool relu) {
@@ -120,6 +133,7 @@ void bind_plans(nb::module_& m) {
       .def("packed_linear", &add_packed_linear)
       .def("packed_convolution", &add_packed_convolution)
       .def("linear", &add_linear)
+      .def("convolution", &add_convolution)
       .def("layer_norm", &add_layer_norm)
       .def("batch_norm", &add_batch_norm)
       .def("standardize", &add_standardize)

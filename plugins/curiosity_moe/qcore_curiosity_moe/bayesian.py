@@ -178,6 +178,8 @@ class BayesianRouter(Router):
         plain = (config.rule, config.base, config.normalisation)
         if plain != ("precision_prior", "mean", "calibrated"):
             raise builder.refuse(f"a router with {', '.join(plain)}", "use the packed model without a plan")
+        if not (self._warned or bool(self.fitted)):
+            self._warn()
         mask1, mask2 = self._masks(torch.float64)
         hidden = builder.relu(builder.linear(x, self.layer1.weight, self.layer1.bias, precise=True))
         hidden = builder.linear(builder.masked(hidden, mask1), self.layer2.weight, self.layer2.bias, precise=True)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from qcore.backends.plan.base import Program, Shape, Step, Value
     from qcore.backends.plan.layers import (
         BatchNorm,
+        Convolution,
         Flatten,
         LayerNorm,
         Linear,
@@ -36,6 +37,7 @@ __all__ = [
     "BatchNorm",
     "Choose",
     "Constant",
+    "Convolution",
     "Disagreement",
     "Experts",
     "Flatten",

@@ -12,9 +12,11 @@ from torch.nn import functional as F
 
 from qcore.backends.base import Kernel, KernelRequest
 from qcore.backends.plan.base import Shape, Step, mismatch, with_relu
+from qcore.tensor.arithmetic import Conv2dShape
 
 __all__ = [
     "BatchNorm",
+    "Convolution",
     "Flatten",
     "LayerNorm",
     "Linear",
@@ -98,13 +100,7 @@ class PackedStep(Step):
                 raise mismatch(self, f"{wanted[1]} features", shape)
             out: Shape = (*shape[:-1], wanted[0])
         else:
-            channels = wanted[1] * conv.groups
-            if len(shape) != 3 or shape[0] != channels:
-                raise mismatch(self, f"(rows, {channels}, height, width)", shape)
-            size = _walked((shape[1], shape[2]), (wanted[2], wanted[3]), conv.stride, conv.padding, conv.dilation)
-            if min(size) < 1:
-                raise mismatch(self, f"images that a kernel of {tuple(wanted[2:])} fits", shape)
-            out = (wanted[0], *size)
+            out = _convolved(self, wanted, conv, shape)
         return out if self.norm is None else self.norm.infer(out)
 
     def apply(self, x: Tensor) -> Tensor:
@@ -145,6 +141,33 @@ class Linear(Step):
         dtype = torch.float64 if self.precise else torch.float32
         bias = None if self.bias is None else self.bias.to(dtype)
         return _relu_if(self.relu, F.linear(x.to(dtype), self.weight.to(dtype), bias))
+
+
+@dataclass(frozen=True, eq=False)
+class Convolution(Step):
+    """A float convolution; then ReLU if ``relu``.
+
+    Attributes:
+        weight: float32 (out_channels, channels / groups, height, width).
+        bias: float32 (out_channels,) or None.
+        walk: stride, padding, dilation and groups.
+        relu: whether a ReLU follows.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    walk: Conv2dShape
+    relu: bool = False
+
+    name: ClassVar[str] = "float conv2d"
+
+    def infer(self, shape: Shape) -> Shape:
+        """Return (out_channels, out_height, out_width)."""
+        return _convolved(self, self.weight.shape, self.walk, shape)
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Return (rows, out_channels, out_height, out_width)."""
+        return _relu_if(self.relu, F.conv2d(x, self.weight, self.bias, *self.walk))
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,6 +304,17 @@ class SpatialMean(Step):
 
 def _relu_if(wanted: bool, x: Tensor) -> Tensor:
     return F.relu(x) if wanted else x
+
+
+def _convolved(step: Step, weight: torch.Size, walk: Conv2dShape, shape: Shape) -> Shape:
+    """Return (out_channels, out_height, out_width) of a convolution of images of ``shape``."""
+    channels, kernel = weight[1] * walk.groups, (weight[2], weight[3])
+    if len(shape) != 3 or shape[0] != channels:
+        raise mismatch(step, f"(rows, {channels}, height, width)", shape)
+    size = _walked((shape[1], shape[2]), kernel, walk.stride, walk.padding, walk.dilation)
+    if min(size) < 1:
+        raise mismatch(step, f"images that a kernel of {kernel} fits", shape)
+    return (weight[0], *size)
 
 
 def _walked(size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, *, ceil: bool = False) -> Pair:

@@ -12,6 +12,7 @@ from qcore.backends.plan import (
     BatchNorm,
     Choose,
     Constant,
+    Convolution,
     Disagreement,
     Experts,
     Flatten,
@@ -35,6 +36,7 @@ from qcore.backends.plan import (
 from qcore.errors import UsageError
 from qcore.nn.packed import PackedLayer
 from qcore.nn.plan.fusion import fuse
+from qcore.tensor.arithmetic import Conv2dShape
 
 __all__ = ["PlanBuilder"]
 
@@ -93,6 +95,10 @@ class PlanBuilder:
     def linear(self, x: Value, weight: Tensor, bias: Tensor | None = None, *, precise: bool = False) -> Value:
         """Add ``x W^T + b``, in float64 if ``precise``."""
         return self._add(Linear(*self._at(x), _own(weight), _optional(bias), precise))
+
+    def convolution(self, x: Value, weight: Tensor, bias: Tensor | None, walk: Conv2dShape) -> Value:
+        """Add a float convolution, padded with zeros."""
+        return self._add(Convolution(*self._at(x), _own(weight), _optional(bias), walk))
 
     def layer_norm(self, x: Value, weight: Tensor | None, bias: Tensor | None, features: int, eps: float) -> Value:
         """Add a layer norm over the last axis."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -51,6 +52,8 @@ def _compile(program: Program, candidates: list[Candidate], *, forced: bool) -> 
         probe = candidate.backend.probe()
         compiled = candidate.backend.compile(program) if probe.available else probe.reason or "not available"
         if not isinstance(compiled, str):
+            for refusal in refused:
+                warnings.warn(f"{refusal.backend} does not compile this plan: {refusal.reason}", stacklevel=3)
             return candidate.id, compiled, refused
         refused.append(Refusal(candidate.id, compiled, probe.details.get("hint")))
     reasons = "; ".join(f"{refusal.backend}: {refusal.reason}" for refusal in refused)
@@ -117,12 +120,19 @@ class Plan(nn.Module):
         return Plan(self.program, self.backend, self._compiled, list(self.refused))
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise UsageError("a plan cannot be pickled or saved", "save the packed model, and compile it after loading")
+        raise _not_saved()
+
+    def _save_to_state_dict(self, *_: object) -> NoReturn:
+        raise _not_saved()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Plan:
         if fn(torch.empty(0, device=self.device)).device != self.device:
             raise UsageError(f"this plan stays on {self.device}", "move the packed model, and compile it there")
         return self
+
+
+def _not_saved() -> UsageError:
+    return UsageError("a plan cannot be saved or pickled", "save the packed model, and compile it after loading")
 
 
 def _device(program: Program) -> torch.device:

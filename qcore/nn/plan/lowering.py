@@ -9,7 +9,7 @@ from torch import nn
 
 from qcore.backends.plan import Value
 from qcore.errors import UsageError
-from qcore.nn.layers import QuantLayer
+from qcore.nn.layers import QuantLayer, conv_shape
 from qcore.nn.packed import PackedConv2d, PackedLinear
 from qcore.nn.plan.builder import Pair, PlanBuilder
 
@@ -77,9 +77,18 @@ def _packed_linear(builder: PlanBuilder, x: Value, module: PackedLinear) -> Valu
 
 
 def _packed_conv2d(builder: PlanBuilder, x: Value, module: PackedConv2d) -> Value:
-    if module.padding_mode != "zeros":
-        raise builder.refuse(f"padding_mode={module.padding_mode!r}", "pad with zeros, or use it without a plan")
+    _check_padding(builder, module.padding_mode)
     return builder.packed(x, module)
+
+
+def _conv2d(builder: PlanBuilder, x: Value, module: nn.Conv2d) -> Value:
+    _check_padding(builder, module.padding_mode)
+    return builder.convolution(x, module.weight, module.bias, conv_shape(module))
+
+
+def _check_padding(builder: PlanBuilder, mode: str) -> None:
+    if mode != "zeros":
+        raise builder.refuse(f"padding_mode={mode!r}", "pad with zeros, or use it without a plan")
 
 
 def _linear(builder: PlanBuilder, x: Value, module: nn.Linear) -> Value:
@@ -132,6 +141,7 @@ _TABLE: dict[type[nn.Module], Callable[[PlanBuilder, Value, Any], Value]] = {
     nn.Dropout2d: _nothing,
     nn.ReLU: _relu,
     nn.Linear: _linear,
+    nn.Conv2d: _conv2d,
     nn.LayerNorm: _layer_norm,
     nn.BatchNorm1d: _batch_norm,
     nn.BatchNorm2d: _batch_norm,

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ("startup.py", "qat_step.py", "packed_layers.py")
+SCRIPTS = ("startup.py", "qat_step.py", "packed_layers.py", "plan.py")
 
 
 def main() -> None:

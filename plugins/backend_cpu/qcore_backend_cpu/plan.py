@@ -92,7 +92,7 @@ class Assembly:
             if not x.is_contiguous():
                 x = x.contiguous()
             rows = x.shape[0]
-            y = empty((rows, *out))
+            y = empty(rows, *out)
             run(x.data_ptr(), rows, y.data_ptr(), threads())
             return y
 

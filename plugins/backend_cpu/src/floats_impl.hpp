@@ -10,12 +10,13 @@
 namespace qcore {
 namespace {
 
+// How many sums fit the registers: MOST_ROWS rows by four vectors, or one row by WIDEST.
 #if defined(__AVX512F__)
-constexpr int VECTOR_NBYTES = 64, MOST_ROWS = 6;
+constexpr int VECTOR_NBYTES = 64, MOST_ROWS = 6, WIDEST = 16;
 #elif defined(__AVX2__)
-constexpr int VECTOR_NBYTES = 32, MOST_ROWS = 3;
+constexpr int VECTOR_NBYTES = 32, MOST_ROWS = 3, WIDEST = 8;
 #else
-constexpr int VECTOR_NBYTES = 16, MOST_ROWS = 2;
+constexpr int VECTOR_NBYTES = 16, MOST_ROWS = 2, WIDEST = 8;
 #endif
 
 // Vectors of floats, and of doubles made from half as many floats.
@@ -101,8 +102,10 @@ void panel(const FloatWeight& w, int64_t index, const X* x, int64_t rows, bool r
                                      w.outputs, valid - at);
   };
   int64_t at = 0;
-  if (rows == 1) {  // many sums side by side hide how long one takes
-    for (; width - at >= 8 * N; at += 8 * N) run(std::integral_constant<int, 8>(), std::integral_constant<int, 1>(), at);
+  if (rows == 1) {  // a weight that is read once is best read in the order in which it lies
+    const std::integral_constant<int, 1> one;
+    for (; width - at >= WIDEST * N; at += WIDEST * N) run(std::integral_constant<int, WIDEST>(), one, at);
+    for (; width - at >= 8 * N; at += 8 * N) run(std::integral_constant<int, 8>(), one, at);
   }
   const std::integral_constant<int, MOST_ROWS> most;
   for (; width - at >= 4 * N; at += 4 * N) run(std::integral_constant<int, 4>(), most, at);

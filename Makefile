@@ -13,7 +13,7 @@ PLUGIN ?= curiosity_moe
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: run test lint types unit smoke bench docs install clean
+.PHONY: run test lint types unit smoke peers bench docs install clean
 
 run: $(STAMP)
 	$(BIN)/qcore run --plugin $(PLUGIN) --task $(TASK) $(ARGS)
@@ -45,6 +45,10 @@ smoke: $(STAMP)
 	rm -rf runs/smoke
 	$(BIN)/qcore run --plugin $(PLUGIN) --task $(TASK) --folds 2 --set epochs=3 --out runs/smoke
 	test -s runs/smoke/summary.json && test -s runs/smoke/report.html
+
+# Other libraries that `make bench` and `qcore bench` compare with where they are installed; nothing needs them.
+peers: $(STAMP)
+	$(BIN)/python -m pip install --quiet onnxruntime onnx openvino torchao -c constraints.txt
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run_all.py

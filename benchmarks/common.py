@@ -1,19 +1,17 @@
-"""What the benchmarks share: interleaved timing, the machine's description, and result files."""
+"""What the benchmarks share: the machine's description, interleaved calls of a process, and result files."""
 
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RESULTS", "interleaved", "machine", "ratio", "write"]
+from qcore.measure.bench.machine import machine_facts
+
+__all__ = ["RESULTS", "interleaved", "ratio", "write", "write_report"]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -41,30 +39,16 @@ def ratio(times: list[float], base: list[float]) -> dict[str, float]:
     return {"ratio": statistics.median(times) / statistics.median(base), "low": low, "high": high}
 
 
-def machine() -> dict[str, Any]:
-    """Describe where a benchmark ran."""
-    return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "torch": version("torch"),
-        "qcore": version("qcore-ml"),
-    }
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    if not info.exists():
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def write(name: str, command: str, data: Mapping[str, Any], table: str) -> None:
     """Write ``results/NAME.json`` and ``results/NAME.md``; the command that made them stands in both."""
+    facts = {key: value for key, value in machine_facts().items() if key != "load"}  # by now it is our own
+    where = ", ".join(f"{key} {facts[key]}" for key in ("date", "cpu", "cores", "python", "qcore"))
+    page = f"# {name}\n\n`{command}`\n\n{where}, torch {facts['versions']['torch']}\n\n{table.rstrip()}\n"
+    write_report(name, {"command": command, "machine": facts, **data}, page)
+
+
+def write_report(name: str, data: Mapping[str, Any], page: str) -> None:
+    """Write ``data`` to ``results/NAME.json`` and ``page`` to ``results/NAME.md``."""
     RESULTS.mkdir(exist_ok=True)
-    content = {"command": command, "machine": machine(), **data}
-    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
-    where = ", ".join(f"{key} {value}" for key, value in machine().items())
-    (RESULTS / f"{name}.md").write_text(f"# {name}\n\n`{command}`\n\n{where}\n\n{table.rstrip()}\n")
+    (RESULTS / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n")
+    (RESULTS / f"{name}.md").write_text(page)

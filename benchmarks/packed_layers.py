@@ -1,63 +1,39 @@
-"""Packed linear layers on each available backend against torch fp32, one thread."""
+"""Packed linear layers against torch fp32 and the peers that are installed: `qcore bench` with the table of issue 3.
+
+``python benchmarks/packed_layers.py [--threads N] [--cold] [--rounds N]`` writes ``results/packed_layers*``.
+"""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable
+import argparse
+import shlex
+import sys
 
-import torch
-from common import interleaved, ratio, write
-from torch import nn
+from common import write_report
 
-import qcore
-from qcore.backends import find_backends
-from qcore.nn.init import linear
+from qcore.cli.console import say
+from qcore.measure.bench.layers import Options, bench_layers
+from qcore.measure.bench.plan import BATCHES, SHAPES, Weight
+from qcore.measure.bench.table import markdown
 
-ROUNDS = 30
-SHAPES = ((1536, 640), (640, 320))
-BATCHES = (1, 64)
-INPUT = 'core/int(bits=8, granularity="token")'
-WEIGHTS = {"ternary": "bitnet/ternary", "4 bits": "core/int(bits=4)", "8 bits": "core/int(bits=8)"}
-
-
-def packed(layer: nn.Module, weight: str, backend: str) -> nn.Module:
-    model = qcore.quantize(nn.Sequential(layer), {"0": {"weight": weight, "input": INPUT}})
-    return qcore.pack(model, backend)
-
-
-def measure(layer: nn.Module, batch: int, backends: list[str]) -> dict[str, dict[str, float]]:
-    x = torch.randn(batch, layer.in_features, generator=torch.Generator().manual_seed(0))
-    models = {"float": layer}
-    models |= {f"{w}, {b}": packed(layer, ref, b) for b in backends for w, ref in WEIGHTS.items()}
-
-    def call(model: nn.Module) -> Callable[[], object]:
-        return lambda: model(x)
-
-    with torch.inference_mode():
-        times = interleaved({name: call(model) for name, model in models.items()}, rounds=ROUNDS)
-    return {
-        name: {"median_us": 1e6 * statistics.median(values), **ratio(times["float"], values)}
-        for name, values in times.items()
-    }
+WEIGHTS = (Weight(None), Weight(4), Weight(8), Weight(1), Weight(4, 128), Weight(4, 64), Weight(4, float_input=True))
+STREAMED = SHAPES[:2], (1, 8), WEIGHTS[:5]
+"""What ``--cold`` times: layers that do not fit the caches, at batches that are bound by memory."""
 
 
 def main() -> None:
-    torch.set_num_threads(1)
-    backends = [candidate.id for candidate in find_backends()[0] if candidate.backend.probe().available]
-    data = {}
-    lines = ["Speed over torch fp32 (above 1 is faster).", "", "| layer | batch | contender | median us | speed |"]
-    lines.append("|---|---|---|---|---|")
-    for features, out in SHAPES:
-        layer = linear(features, out, torch.Generator().manual_seed(0)).eval()
-        for batch in BATCHES:
-            rows = measure(layer, batch, backends)
-            data[f"{features}->{out} batch {batch}"] = rows
-            lines += [
-                f"| {features} -> {out} | {batch} | {name} | {row['median_us']:.0f} "
-                f"| {row['ratio']:.2f} ({row['low']:.2f}-{row['high']:.2f}) |"
-                for name, row in rows.items()
-            ]
-    write("packed_layers", "python benchmarks/packed_layers.py", {"layers": data}, "\n".join(lines))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--cold", action="store_true")
+    words = parser.parse_args()
+    shapes, batches, weights = STREAMED if words.cold else (SHAPES, BATCHES, WEIGHTS)
+    options = Options(rounds=words.rounds, threads=words.threads, cold=words.cold)
+    report = bench_layers(shapes, batches, weights, options, say)
+    threads = "" if words.threads == 1 else f"_{words.threads}_threads"
+    name = "packed_layers" + ("_cold" if words.cold else "") + threads
+    command = shlex.join(["python", "benchmarks/packed_layers.py", *sys.argv[1:]])
+    write_report(name, {"command": command, **report.as_dict()}, markdown(report, name, command))
 
 
 if __name__ == "__main__":

@@ -6,13 +6,22 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ("startup.py", "qat_step.py", "packed_layers.py", "plan.py")
+SCRIPTS = (
+    ("startup.py",),
+    ("qat_step.py",),
+    ("overhead.py",),
+    ("packed_layers.py",),
+    ("packed_layers.py", "--threads", "2", "--rounds", "7"),
+    ("packed_layers.py", "--cold", "--rounds", "9"),
+    ("plan.py",),
+    ("neighbour.py",),
+)
 
 
 def main() -> None:
     here = Path(__file__).parent
-    for script in SCRIPTS:
-        subprocess.run([sys.executable, str(here / script)], check=True)
+    for script, *words in SCRIPTS:
+        subprocess.run([sys.executable, str(here / script), *words], check=True)
     for result in sorted((here / "results").glob("*.md")):
         sys.stdout.write(result.read_text() + "\n")
 

@@ -82,6 +82,7 @@ def test_the_names_of_the_package_all_resolve():
         ["--help"],
         ["--version"],
         ["run", "--help"],
+        ["bench", "--help"],
         ["list"],
         ["list", "quantizers", "--json"],
         ["plugins"],

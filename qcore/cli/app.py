@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 import qcore
+from qcore.cli.bench import bench
 from qcore.cli.check import check
 from qcore.cli.compare import compare
 from qcore.cli.doctor import doctor
@@ -119,6 +120,7 @@ app.command("info")(info)
 app.command("plugins")(plugins)
 app.command("doctor")(doctor)
 app.command("check")(check)
+app.command("bench")(bench)
 app.command("compare")(compare)
 app.command("eval")(evaluate)
 app.command("predict")(predict)

@@ -20,6 +20,7 @@ import qcore
 from qcore.cli.console import make_table, print_data, show
 from qcore.cli.options import Json
 from qcore.cli.session import Session, session_of
+from qcore.measure.bench.machine import cpu_flags
 
 if TYPE_CHECKING:
     from qcore.plugins import Framework
@@ -30,7 +31,6 @@ Status = Literal["ok", "absent", "problem"]
 
 STYLES: dict[Status, str] = {"ok": "green", "absent": "dim", "problem": "red"}
 EXTRAS = {"zeus": ("energy", "measured energy"), "pyarrow": ("parquet", "parquet files"), "PIL": ("images", "images")}
-CPU_FLAGS = ("avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "sve")
 OUR_DISTRIBUTION, FOREIGN_DISTRIBUTION = "qcore-ml", "qcore"
 
 
@@ -152,13 +152,7 @@ def _extra(module: str, extra: str, purpose: str) -> Finding:
 
 
 def _cpu() -> str:
-    text = f"{platform.machine()}, {os.cpu_count()} cores"
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        return text
-    flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "").split()
-    return ", ".join([text, *(flag for flag in CPU_FLAGS if flag in flags)])
+    return ", ".join([f"{platform.machine()}, {os.cpu_count()} cores", *cpu_flags()])
 
 
 def _data() -> Finding:

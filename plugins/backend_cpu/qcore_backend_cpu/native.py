@@ -14,7 +14,7 @@ __all__ = ["ISA_VARIABLE", "UNTRIED", "chosen_isa", "instruction_sets", "load"]
 ISA_VARIABLE = "QCORE_CPU_ISA"
 """Environment variable that forces an instruction set, such as ``avx2``."""
 
-UNTRIED = ("avx512vnni", "avxvnni")
+UNTRIED = ("avxvnni",)
 """Instruction sets whose kernels are written and compiled, and not yet run on such a machine: never chosen unasked."""
 
 
@@ -34,7 +34,7 @@ def instruction_sets() -> dict[str, bool]:
 
 
 def chosen_isa() -> str:
-    """Return the instruction set to prepare weights for: unasked, AVX2 where it is there, else portable C++.
+    """Return the instruction set to prepare weights for: unasked, the best that was run on such a processor.
 
     Raises:
         UsageError: ``QCORE_CPU_ISA`` names one that this processor does not have.

@@ -70,7 +70,7 @@ struct Convolution {
     for (int64_t i = 0; i < count; ++i) tokens[i] = token;
     const Header& h = header_of(blocks[0]);
     const int64_t stride = codes_stride(h);
-    int8_t* codes = scratch(stride * TILE + SLACK);
+    int8_t* codes = scratch<Purpose::codes>(stride * TILE + SLACK);
     const int64_t group_channels = g.out_channels / groups();
     for (int64_t group = 0; group < groups(); ++group) {
       for (int64_t i = 0; i < count; ++i) {
@@ -82,7 +82,7 @@ struct Convolution {
       const Output out{y + group * group_channels * pixels() + first, 1, pixels()};
       const int64_t panels = panels_of(header_of(blocks[size_t(group)]));
       for (int64_t p = 0; p < panels; ++p) {
-        run_panel(machine, blocks[size_t(group)], p, Codes{codes, stride, tokens, totals, count}, out);
+        run_panel(machine, blocks[size_t(group)], p, Codes{codes, stride, tokens, totals, count, plain(&token, 1)}, out);
       }
     }
   }
@@ -103,7 +103,7 @@ void run_convolution(const Machine& machine, const std::vector<const uint8_t*>& 
   for (int64_t first = 0; first < images; first += most) {
     const int64_t n = images - first < most ? images - first : most;
     parallel_for(use, n, [&](int64_t i) {
-      int8_t* planes = scratch(PLANES * g.height * g.width + SLACK);
+      int8_t* planes = scratch<Purpose::codes>(PLANES * g.height * g.width + SLACK);
       tokens[size_t(i)] = c.encode_image(x + (first + i) * in, coded, first + i, &held[size_t(i * c.image_nbytes())],
                                          planes);
     });

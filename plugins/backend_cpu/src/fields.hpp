@@ -9,6 +9,7 @@
 #pragma once
 
 #include "kernels.hpp"
+#include "tiles.hpp"
 
 namespace qcore {
 namespace {
@@ -221,7 +222,11 @@ struct Steps {
   }
 
   static constexpr Kernels table(const char* name, int gemv_limit) {
-    return {name, V::LANES, V::GEMM_ROWS, !V::DIRECT, gemv_limit, gemv_any, unpack, gemm};
+    if constexpr (V::DIRECT) {
+      return {name, V::LANES, V::GEMM_ROWS, false, gemv_limit, gemv_any, unpack, gemm, Tiles<V>::product};
+    } else {
+      return {name, V::LANES, V::GEMM_ROWS, true, gemv_limit, gemv_any, unpack, gemm, nullptr};
+    }
   }
 };
 

@@ -15,9 +15,41 @@ struct Token {
   int32_t shift;
 };
 
+inline bool plain(const Token* tokens, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    if (tokens[i].step != 1 || tokens[i].shift != 0) return false;
+  }
+  return true;
+}
+
 // How a slice is fake-quantized: y = (clamp(round(x * inverse) + zero, low, high) - zero) * scale.
 struct Fake {
   float inverse, scale, low, high, zero;
+};
+
+// A panel, rows of activations, and where the finished outputs go.
+struct Product {
+  const uint8_t* plane;      // of the first segment
+  ptrdiff_t segment_nbytes;
+  Planes planes;             // one, unless there is one row of activations
+  int segments;              // more than one: each has its own scale
+  int pairs, last_pairs;     // of quads, in a full segment and in the last
+  const int8_t* codes;       // (rows, codes_stride)
+  ptrdiff_t codes_stride;
+  ptrdiff_t codes_segment;   // bytes from segment to segment
+  const Token* tokens;       // (rows,)
+  const int32_t* totals;     // (rows, segments)
+  int32_t step;              // of the weight's codes
+  // offset * total (rows, segments), where all offsets are equal, all steps 1 and all shifts 0; or null
+  const int32_t* corrections;
+  const int32_t* offset;     // (segments, panel rows), as are sum and scale
+  const int32_t* sum;
+  const float* scale;
+  const float* bias;         // (panel rows,)
+  bool relu;
+  int valid;                 // rows of the panel that exist
+  float* y;                  // (rows, y_stride)
+  ptrdiff_t y_stride;
 };
 
 struct Kernels {
@@ -36,17 +68,23 @@ struct Kernels {
   // sums (rows, stride) += (panel . codes) << shift, for an unpacked panel of codes below 2**bits.
   void (*gemm)(const uint8_t* panel, int bits, int shift, int pairs, const int8_t* codes, ptrdiff_t codes_stride,
                int rows, int32_t* sums, ptrdiff_t stride);
+
+  // Finished outputs of `rows` rows of activations; null where sums go through memory.
+  void (*product)(const Product& p, int rows);
 };
 
-// What touches floats or single rows; instruction sets share these.
-struct RowKernels {
+// From a row of activations to its codes.
+struct RowCoding {
   // Range of a row: low <= 0 <= high.
   void (*range)(const float* x, int64_t n, float* low, float* high);
 
   // codes = clamp(round(x * inverse), low, high) - less; returns their sum and sets *nan if a product is NaN.
   int64_t (*encode)(const float* x, int64_t n, float inverse, float low, float high, int less, int8_t* codes,
                     bool* nan);
+};
 
+// What touches floats or single rows; instruction sets share these.
+struct RowKernels {
   // Sum of n bytes.
   int64_t (*sum)(const int8_t* codes, int64_t n);
 
@@ -79,9 +117,11 @@ struct RowKernels {
 };
 
 extern const Kernels PORTABLE, EMULATED512;
+extern const RowCoding PORTABLE_CODING;
 extern const RowKernels PORTABLE_ROWS;
 #if defined(QCORE_X86)
 extern const Kernels AVX2, AVXVNNI, AVX512VNNI;
+extern const RowCoding AVX2_CODING, AVX512_CODING;
 extern const RowKernels AVX2_ROWS;
 #endif
 

@@ -5,8 +5,10 @@
 
 namespace qcore {
 
-extern const Kernels AVX2 = Steps<Avx2>::table("avx2", 2);
-extern const RowKernels AVX2_ROWS = {range, encode, sum, scale, widen, real_gemm, real_scale, transpose,
-                                          transpose_bytes, finite_range, fake, finish};
+constexpr Kernels AVX2_ = Steps<Avx2>::table("avx2", 2);
+extern const Kernels AVX2 = AVX2_;
+extern const RowCoding AVX2_CODING = {range, encode};
+extern const RowKernels AVX2_ROWS = {sum, scale, widen, real_gemm, real_scale, transpose,
+                                      transpose_bytes, finite_range, fake, finish};
 
 }  // namespace qcore

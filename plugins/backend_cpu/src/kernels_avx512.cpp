@@ -1,9 +1,14 @@
 // Compiled with -mavx512f -mavx512bw -mavx512vnni: reached only where the processor has them.
 #include "fields.hpp"
+#include "rows_avx512.hpp"
 #include "vector_avx512.hpp"
 
 namespace qcore {
 
-extern const Kernels AVX512VNNI = Steps<Avx512Vnni>::table("avx512vnni", 2);
+constexpr Kernels AVX512VNNI_ = Steps<Avx512Vnni>::table("avx512vnni", 2);
+extern const Kernels AVX512VNNI = AVX512VNNI_;
+
+constexpr RowCoding AVX512_CODING_ = {range512, encode512};
+extern const RowCoding AVX512_CODING = AVX512_CODING_;
 
 }  // namespace qcore

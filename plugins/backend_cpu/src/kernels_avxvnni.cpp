@@ -4,6 +4,7 @@
 
 namespace qcore {
 
-extern const Kernels AVXVNNI = Steps<AvxVnni>::table("avxvnni", 2);
+constexpr Kernels AVXVNNI_ = Steps<AvxVnni>::table("avxvnni", 2);
+extern const Kernels AVXVNNI = AVXVNNI_;
 
 }  // namespace qcore

@@ -15,7 +15,7 @@
 
 namespace qcore {
 
-constexpr uint64_t MAGIC = 0x31555043726f6371;  // "qcorCPU1"
+constexpr uint64_t MAGIC = 0x32555043726f6371;  // "qcorCPU2"
 constexpr int ROW_BLOCKS = 4;
 constexpr int MAX_BUCKETS = 8;
 constexpr int MAX_PLANES = 3;
@@ -41,6 +41,7 @@ struct Bucket {
   int32_t rows;
   int32_t panels;
   int32_t first_row;     // of the output, where the rows follow one another; -1: see order
+  int32_t uniform;       // all offsets are equal
   int64_t data;          // panels
   int64_t panel_nbytes;
   int64_t offset;        // int32 (panels, segments, panel rows): the code of u is step * u + offset, zero point included

@@ -104,7 +104,7 @@ Coder coder_of(const Machine& machine, const Activation& a, const float* x, int6
     return {a.scale, a.inverse, -q, q, 0, 1, 0, 0};
   }
   float low, high;
-  machine.rows->range(x, n, &low, &high);
+  machine.coding->range(x, n, &low, &high);
   if (!a.symmetric) return dynamic_affine_coder(low, high, a.bits);
   const float bound = -low > high ? -low : high;
   return symmetric_coder(bound > a.floor ? bound : a.floor, a.bits);
@@ -112,7 +112,7 @@ Coder coder_of(const Machine& machine, const Activation& a, const float* x, int6
 
 int64_t encode(const Machine& machine, const Coder& c, const float* x, int64_t n, int8_t* codes, bool* nan) {
   if (c.step != 1) return encode_odd(x, n, c, codes, nan);
-  return machine.rows->encode(x, n, c.inverse, c.low, c.high, c.less, codes, nan);
+  return machine.coding->encode(x, n, c.inverse, c.low, c.high, c.less, codes, nan);
 }
 
 void run_linear(const Machine& machine, const uint8_t* block, const float* x, const Coded* coded, int64_t rows,
@@ -136,7 +136,7 @@ void run_linear(const Machine& machine, const uint8_t* block, const float* x, co
                                totals + r * h.segments);
       }
     });
-    const Codes coded_rows{codes, stride, tokens, totals, n};
+    const Codes coded_rows{codes, stride, tokens, totals, n, plain(tokens, n)};
     const Output out{y + m * h.rows, h.rows, 1};
     parallel_for(use, panels, [&](int64_t i) { run_panel(machine, block, i, coded_rows, out); });
   }

@@ -7,6 +7,9 @@
 namespace qcore {
 namespace {
 
+const Machine PORTABLE_MACHINE{&PORTABLE, &PORTABLE_CODING, &PORTABLE_ROWS};
+const Machine EMULATED_MACHINE{&EMULATED512, &PORTABLE_CODING, &PORTABLE_ROWS};
+
 #if defined(QCORE_X86)
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
@@ -24,17 +27,15 @@ bool has_avx512vnni() {
 std::vector<InstructionSet> find() {
   std::vector<InstructionSet> found;
 #if defined(QCORE_X86)
-  // Not yet run on such a processor: they are not chosen unasked.
-  found.push_back({{&AVX512VNNI, &AVX2_ROWS}, has_avx512vnni(), false});
-  found.push_back({{&AVXVNNI, &AVX2_ROWS}, has_avxvnni(), false});
-  found.push_back({{&AVX2, &AVX2_ROWS}, has_avx2(), true});
+  found.push_back({{&AVX512VNNI, &AVX512_CODING, &AVX2_ROWS}, has_avx512vnni(), true});
+  // Not yet run on such a processor: not chosen unasked.
+  found.push_back({{&AVXVNNI, &AVX2_CODING, &AVX2_ROWS}, has_avxvnni(), false});
+  found.push_back({{&AVX2, &AVX2_CODING, &AVX2_ROWS}, has_avx2(), true});
 #endif
-  found.push_back({{&PORTABLE, &PORTABLE_ROWS}, true, true});
-  found.push_back({{&EMULATED512, &PORTABLE_ROWS}, true, false});
+  found.push_back({PORTABLE_MACHINE, true, true});
+  found.push_back({EMULATED_MACHINE, true, false});
   return found;
 }
-
-const Machine PORTABLE_MACHINE{&PORTABLE, &PORTABLE_ROWS}, EMULATED_MACHINE{&EMULATED512, &PORTABLE_ROWS};
 
 }  // namespace
 

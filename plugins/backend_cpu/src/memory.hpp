@@ -24,8 +24,11 @@ Memory<T> allocate(int64_t n) {
   return Memory<T>(static_cast<T*>(p));
 }
 
-// n bytes of the calling thread's own, until its next call.
-inline int8_t* scratch(int64_t n) {
+// Bytes of the calling thread's own, until its next call for the same purpose.
+enum class Purpose { codes, panel, corrections };
+
+template <Purpose P>
+int8_t* scratch(int64_t n) {
   thread_local Memory<int8_t> held;
   thread_local int64_t size = 0;
   if (n > size) held = allocate<int8_t>(n), size = n;

@@ -101,6 +101,7 @@ void plan_bucket(const Stored& stored, const Kernels& kernels, const StoredBlock
   b.rows = int32_t(from.rows);
   b.panels = int32_t(round_up(from.rows, panel_rows) / panel_rows);
   b.first_row = stored.order ? -1 : int32_t(h.rows);
+  b.uniform = stored.zero_point == nullptr;
   b.panel_nbytes = h.segments * plane_nbytes(from.bits, h.padded_segment, kernels.lanes);
   const int64_t padded = b.panels * panel_rows;
   auto take = [&](int64_t nbytes) {

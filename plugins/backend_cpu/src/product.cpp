@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "memory.hpp"
+
 namespace qcore {
 namespace {
 
@@ -98,13 +100,75 @@ struct Panel {
                         at<float>(block, b.scale) + at_row, add, y);
   }
 
+  // Outputs straight from the registers; widths of several planes are unpacked to bytes first.
+  void run_product(const Codes& x, const Output& out) const {
+    alignas(64) float held[CHUNK * MOST_PANEL_ROWS];
+    const uint8_t* block = reinterpret_cast<const uint8_t*>(&h);
+    Product p{};
+    p.plane = data;
+    p.segment_nbytes = b.panel_nbytes / h.segments;
+    p.planes = planes_of(b.bits, h.split8);
+    p.segments = int(h.segments);
+    p.pairs = int(h.padded_segment / 8);
+    p.last_pairs = int(round_up(segment_length(h, h.segments - 1), 8) / 8);
+    p.codes_stride = x.stride;
+    p.codes_segment = h.padded_segment;
+    p.step = h.step;
+    p.offset = at<int32_t>(block, b.offset) + numbers_of(0);
+    p.sum = at<int32_t>(block, b.sum) + numbers_of(0);
+    p.scale = at<float>(block, b.scale) + numbers_of(0);
+    p.bias = at<float>(block, b.bias) + first;
+    p.relu = h.relu;
+    p.valid = rows;
+    if (p.planes.count > 1 && x.rows > 1) unpack(p);
+    const int32_t* corrections = x.plain && h.step == 1 && b.uniform ? corrected(x, p.offset[0]) : nullptr;
+    const int64_t most = direct(out) ? x.rows : CHUNK;
+    for (int64_t m = 0; m < x.rows; m += most) {
+      const int count = int(x.rows - m < most ? x.rows - m : most);
+      p.codes = x.codes + m * x.stride;
+      p.tokens = x.tokens + m;
+      p.totals = x.totals + m * h.segments;
+      if (corrections) p.corrections = corrections + m * h.segments;
+      p.y = direct(out) ? target(out, m) : held;
+      p.y_stride = direct(out) ? out.row_stride : ROW_BLOCKS * h.lanes;
+      machine.kernels->product(p, count);
+      if (!direct(out)) place(held, p.y_stride, count, out, m);
+    }
+  }
+
+  const int32_t* corrected(const Codes& x, int32_t offset) const {
+    const int64_t n = x.rows * h.segments;
+    int32_t* to = reinterpret_cast<int32_t*>(scratch<Purpose::corrections>(n * int64_t(sizeof(int32_t))));
+    for (int64_t i = 0; i < n; ++i) to[i] = int32_t(uint32_t(offset) * uint32_t(x.totals[i]));
+    return to;
+  }
+
+  // Bring the planes of `p` together to one byte a code.
+  void unpack(Product& p) const {
+    const int64_t nbytes = plane_nbytes(8, h.padded_segment, h.lanes);
+    uint8_t* to = reinterpret_cast<uint8_t*>(scratch<Purpose::panel>(nbytes * h.segments));
+    for (int64_t s = 0; s < h.segments; ++s) {
+      const uint8_t* plane[MAX_PLANES];
+      for (int i = 0; i < p.planes.count; ++i) plane[i] = segment(s) + plane_start(i);
+      machine.kernels->unpack(p.planes, plane, s + 1 < h.segments ? p.pairs : p.last_pairs, to + s * nbytes);
+    }
+    p.plane = to;
+    p.segment_nbytes = nbytes;
+    p.planes = planes_of(8, false);
+  }
+
   // Finish `count` rows of sums that lie `stride` apart, and bring them where they belong, unless they are there.
   void store(float* y, int64_t stride, int count, const Output& out, int64_t m) const {
     const uint8_t* block = reinterpret_cast<const uint8_t*>(&h);
     for (int i = 0; i < count; ++i) {
       machine.rows->finish(y + i * stride, rows, at<float>(block, b.bias) + first, h.relu);
     }
-    if (direct(out)) return;
+    if (!direct(out)) place(y, stride, count, out, m);
+  }
+
+  // Bring finished outputs where they belong.
+  void place(float* y, int64_t stride, int count, const Output& out, int64_t m) const {
+    const uint8_t* block = reinterpret_cast<const uint8_t*>(&h);
     if (b.first_row >= 0 && out.row_stride == 1) {
       float* to = out.y + (b.first_row + first) * out.column_stride + m;
       return machine.rows->transpose(y, stride, count, rows, to, out.column_stride);
@@ -211,6 +275,7 @@ struct Panel {
       for (int64_t m = 0; m < x.rows; ++m) run_wide(x, out, m);
       return;
     }
+    if (machine.kernels->product) return run_product(x, out);
     // Chunks of equal size, in whole register tiles.
     const int64_t chunks = (x.rows + CHUNK - 1) / CHUNK;
     const int64_t size = round_up((x.rows + chunks - 1) / chunks, machine.kernels->gemm_rows);

@@ -10,6 +10,7 @@ namespace qcore {
 // The kernels that run a block.
 struct Machine {
   const Kernels* kernels;
+  const RowCoding* coding;
   const RowKernels* rows;
 };
 
@@ -20,6 +21,7 @@ struct Codes {
   const Token* tokens;      // (rows,)
   const int32_t* totals;    // (rows, segments): sum of step * code + shift over the segment, modulo 2**32
   int64_t rows;
+  bool plain;               // every token has step 1 and shift 0
 };
 
 // Rows of floats, for layers whose activations stay float.

@@ -47,6 +47,22 @@ struct AvxVnni : Avx256 {
   static constexpr bool DIRECT = true;
   static vec dot(vec acc, vec u, vec x) { return _mm256_dpbusd_avx_epi32(acc, u, x); }
   static vec widen(vec acc, int n) { return sll32(acc, n); }
+
+  using fvec = __m256;
+  static vec sub32(vec a, vec b) { return _mm256_sub_epi32(a, b); }
+  static vec mul32(vec a, vec b) { return _mm256_mullo_epi32(a, b); }
+  static vec number(int32_t i) { return _mm256_set1_epi32(i); }
+  static fvec real(float f) { return _mm256_set1_ps(f); }
+  static fvec to_real(vec v) { return _mm256_cvtepi32_ps(v); }
+  static fvec mul(fvec a, fvec b) { return _mm256_mul_ps(a, b); }
+  static fvec add(fvec a, fvec b) { return _mm256_add_ps(a, b); }
+  static fvec relu(fvec v) { return _mm256_max_ps(_mm256_setzero_ps(), v); }  // NaN stays: the second is returned
+  static vec first(int n) { return _mm256_cmpgt_epi32(number(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
+  static fvec load_reals(const float* p, int n) { return n == 8 ? _mm256_loadu_ps(p) : _mm256_maskload_ps(p, first(n)); }
+  static void store_reals(float* p, fvec v, int n) {
+    if (n == 8) _mm256_storeu_ps(p, v);
+    else _mm256_maskstore_ps(p, first(n), v);
+  }
 };
 #endif
 

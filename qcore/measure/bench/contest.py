@@ -1,0 +1,148 @@
+"""A contest: contenders on one subject at one batch, checked first and then timed in turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from qcore.errors import QcoreError, UsageError
+from qcore.foreign import ForeignError, guarded
+from qcore.measure.bench.bandwidth import Bandwidth
+from qcore.measure.bench.contenders import BASE, Contender, deviation, rotating
+from qcore.measure.bench.machine import last_level_nbytes
+from qcore.measure.bench.result import Row
+from qcore.measure.bench.timing import Call, clock_for, compare, take_turns
+
+__all__ = ["Contest", "torch_threads"]
+
+SLOW_S, SLOW_RATIO = 0.25, 5.0
+"""A peer is left out if one call takes longer, and longer than so many calls of torch fp32: it would hold up all."""
+
+TIMES_CACHE = 2
+"""Copies of cold weights take so many times the last-level cache, whose replacement is not strictly by age."""
+
+MOST_COPIES = 1024
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What the contenders of one subject at one batch share.
+
+    Attributes:
+        subject: the layer's shape, or the model's file.
+        batch: samples a call.
+        rounds: how often each takes its turn.
+        threads: that torch and the peers use.
+        cold: weights stream from memory, not from a cache.
+        bandwidth: of this machine.
+        operations: multiplications and additions a call, or None.
+        activation_nbytes: bytes of input and output, or None.
+        tolerance: deviation from the expected output above which a peer computes something else.
+    """
+
+    subject: str
+    batch: int
+    rounds: int
+    threads: int
+    cold: bool
+    bandwidth: Bandwidth
+    operations: int | None = None
+    activation_nbytes: int | None = None
+    tolerance: float = 0.05
+
+    def run(self, contenders: Sequence[Contender], absent: Sequence[tuple[str, str]] = ()) -> list[Row]:
+        """Check and time ``contenders``, the float one first; ``absent`` are names with the reasons of the others."""
+        with torch.inference_mode():
+            base, *others = contenders
+            expected, base_s = _first_call(base)
+            fit: dict[str, Contender] = {base.name: base}
+            calls: dict[str, Call] = {base.name: self._call(base)}
+            deviations: dict[str, float] = {}
+            left_out: list[Row] = [self._absent(name, "peer", reason) for name, reason in absent]
+            for contender in others:
+                found = self._examine(contender, expected, base_s)
+                if isinstance(found, str):
+                    left_out.append(self._absent(contender.name, contender.kind, found))
+                    continue
+                fit[contender.name] = contender
+                deviations[contender.name], calls[contender.name] = found
+            times = take_turns(calls, rounds=self.rounds, clock=clock_for(self.threads))
+        rows = [
+            self._row(fit[name], taken, compare_to=times[BASE], off=deviations.get(name))
+            for name, taken in times.items()
+        ]
+        return rows + left_out
+
+    def _examine(self, contender: Contender, expected: Tensor, base_s: float) -> tuple[float, Call] | str:
+        """Return how far off the output is, and what to time; or why the contender is left out."""
+        try:
+            output, seconds = guarded("call", lambda: _first_call(contender))
+            wanted = expected if contender.expected is None else contender.expected
+            off = deviation(output, wanted)
+            if contender.kind == "peer" and not off <= self.tolerance:
+                return f"it computes something else: its output is {off:.0%} off"
+            if contender.kind == "peer" and seconds > max(SLOW_S, SLOW_RATIO * base_s):
+                return f"too slow: a call takes {seconds:.2f} s, one of {BASE} {base_s:.2f} s"
+            return off, guarded("copy", lambda: self._call(contender))
+        except ForeignError as error:
+            if isinstance(error.__cause__, UsageError):
+                return error.__cause__.message
+            if contender.kind != "peer":
+                raise QcoreError(f"{contender.name} failed on {self.subject}: {error.reason}") from error
+            return f"failed: {error.reason}"
+
+    def _call(self, contender: Contender) -> Call:
+        if not self.cold:
+            return contender.call
+        return rotating(contender, TIMES_CACHE * last_level_nbytes(), MOST_COPIES)
+
+    def _row(self, contender: Contender, times: list[float], *, compare_to: list[float], off: float | None) -> Row:
+        middle, ratio = median(times), compare(compare_to, times)
+        rate = contender.weight_nbytes / middle / 1e9 if self.activation_nbytes is not None else None
+        touched = None if self.activation_nbytes is None else contender.weight_nbytes + self.activation_nbytes
+        return Row(
+            subject=self.subject,
+            batch=self.batch,
+            contender=contender.name,
+            kind=contender.kind,
+            kernel=contender.kernel,
+            median_us=1e6 * middle,
+            ratio=ratio.median,
+            ratio_low=ratio.low,
+            ratio_high=ratio.high,
+            weight_nbytes=contender.weight_nbytes,
+            touched_nbytes=touched,
+            weight_gb_s=rate,
+            bandwidth_share=None if rate is None else rate / self.bandwidth.gb_s,
+            gop_s=None if self.operations is None else self.operations / middle / 1e9,
+            deviation=off,
+        )
+
+    def _absent(self, name: str, kind: str, reason: str) -> Row:
+        return Row(subject=self.subject, batch=self.batch, contender=name, kind=kind, reason=reason)
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Let torch use ``threads`` threads meanwhile."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _first_call(contender: Contender) -> tuple[Tensor, float]:
+    """Return the output as float32, and the seconds of the second call: the first may still build something."""
+    contender.call()
+    start = time.perf_counter()
+    result = contender.call()
+    seconds = time.perf_counter() - start
+    return contender.read(result).detach().clone().to(torch.float32), seconds

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from qcore.errors import BackendError
+from qcore.measure.bench.layers import Options, bench_layers
+from qcore.measure.bench.peers import choose_peers
+from qcore.measure.bench.plan import Shape, Weight
+
+OPTIONS = Options(rounds=2, peers=choose_peers("int_mm"), bandwidth_nbytes=1 << 16)
+
+
+def test_every_shape_meets_every_batch_and_weight() -> None:
+    told: list[str] = []
+    shapes, weights = (Shape(16, 8), Shape(8, 4)), (Weight(None), Weight(4))
+    before = torch.get_num_threads()
+    report = bench_layers(shapes, (1, 3), weights, OPTIONS, told.append)
+    assert torch.get_num_threads() == before
+    names = ["torch fp32", "ternary", "4 bit", "torch _int_mm (codes only)"]
+    assert [(row.subject, row.batch, row.contender) for row in report.rows] == [
+        (str(shape), batch, name) for shape in shapes for batch in (1, 3) for name in names
+    ]
+    first = report.rows[0]
+    assert first.weight_nbytes == 4 * 16 * 8
+    assert first.touched_nbytes == 4 * (16 * 8 + 16 + 8)
+    assert told[0].startswith("read bandwidth")
+    assert told[-1] == "4/4: 8 -> 4, batch 3"
+    assert "core/reference" in report.backends
+    assert report.settings["clock"] == "CPU time of the process"
+    assert set(report.as_dict()) == {"machine", "backends", "settings", "bandwidth", "rows"}
+
+
+def test_a_backend_can_be_named_and_is_told_with_its_kernel() -> None:
+    options = Options(rounds=2, peers=(), backend="core/reference", bandwidth_nbytes=1 << 16)
+    report = bench_layers((Shape(16, 8),), (1,), (Weight(8),), options)
+    assert str(report.rows[1].kernel).startswith("core/reference: linear")
+    assert set(report.backends) == {"core/reference"}
+
+
+def test_a_named_backend_that_cannot_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    from qcore.backends.reference import ReferenceBackend
+
+    monkeypatch.setattr(ReferenceBackend, "reject", lambda self, request: "not today")
+    options = Options(rounds=2, peers=(), backend="core/reference", bandwidth_nbytes=1 << 16)
+    with pytest.raises(BackendError, match="not today"):
+        bench_layers((Shape(16, 8),), (1,), (Weight(None),), options)

@@ -35,7 +35,7 @@ void ConvolutionStep::run(const Frame& f) const {
   parallel_for(use, f.rows * tiles * count, [&](int64_t task) {
     const int64_t group = task % count, tile = task / count % tiles, row = task / count / tiles;
     const int64_t first = tile * TILE, left = pixels - first, n = left < TILE ? left : TILE;
-    float* unfolded = reinterpret_cast<float*>(scratch(4 * TILE * (features + outputs)));
+    float* unfolded = reinterpret_cast<float*>(scratch<Purpose::floats>(4 * TILE * (features + outputs)));
     float* part = unfolded + TILE * features;
     const float* x = in<float>(f) + row * image + group * channels * g.height * g.width;
     for (int64_t p = 0; p < n; ++p) {

@@ -144,14 +144,11 @@ double sum_of(const float* x, int64_t n, const F& f) {
 void layer_norm(const float* x, int64_t n, const float* weight, const float* bias, float eps, bool relu, float* y) {
   const double mean = sum_of(x, n, [](auto v) { return v; }) / double(n);
   const double var = sum_of(x, n, [mean](auto v) { return (v - mean) * (v - mean); }) / double(n);
-  const float centre = float(mean), factor = float(1.0 / std::sqrt(var + double(eps)));
-  if (relu) {
-    for (int64_t i = 0; i < n; ++i) {
-      const float v = (x[i] - centre) * factor * weight[i] + bias[i];
-      y[i] = v < 0 ? 0.0f : v;
-    }
-  } else {
-    for (int64_t i = 0; i < n; ++i) y[i] = (x[i] - centre) * factor * weight[i] + bias[i];
+  const double factor = 1.0 / std::sqrt(var + double(eps));
+  const float low = relu ? 0.0f : -INFINITY;
+  for (int64_t i = 0; i < n; ++i) {
+    const float v = float((double(x[i]) - mean) * factor) * weight[i] + bias[i];
+    y[i] = v < low ? low : v;
   }
 }
 

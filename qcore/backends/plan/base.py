@@ -10,7 +10,18 @@ from torch import Tensor
 
 from qcore.errors import UsageError
 
-__all__ = ["Compiled", "Program", "Runner", "Shape", "Step", "Value", "mismatch", "with_relu"]
+__all__ = [
+    "FLOAT_BOUND",
+    "Compiled",
+    "Program",
+    "Runner",
+    "Shape",
+    "Step",
+    "Value",
+    "mismatch",
+    "sum_bound",
+    "with_relu",
+]
 
 Value = NewType("Value", int)
 """The number of a value. Value 0 is a program's input."""
@@ -42,6 +53,11 @@ class Step:
     def title(self) -> str:
         """What it does, with what is fused into it, for ``qcore.explain``."""
         return with_relu(self.name, getattr(self, "relu", False))
+
+    @property
+    def bound(self) -> float:
+        """The largest difference from ``apply`` that a backend may make, relative to the largest output; 0 for none."""
+        return 0.0
 
     def infer(self, *shapes: Any, **_: Any) -> Shape:
         """Return the output's shape for one sample, given those of the inputs; by default the first one's.
@@ -95,6 +111,15 @@ class Program:
             yield step
             for body in getattr(step, "bodies", ()):
                 yield from body.walk()
+
+
+FLOAT_BOUND = 2.0**-20
+"""The bound of float steps whose sums a backend may order as it likes."""
+
+
+def sum_bound(terms: int) -> float:
+    """Return the bound of a float sum of ``terms`` products: as many roundings, in another order."""
+    return 2.0**-22 * (terms + 3)
 
 
 def mismatch(step: Step, wanted: str, shape: Shape) -> UsageError:

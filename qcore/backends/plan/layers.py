@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qcore.backends.base import Kernel, KernelRequest
-from qcore.backends.plan.base import Shape, Step, mismatch, with_relu
+from qcore.backends.plan.base import FLOAT_BOUND, Shape, Step, mismatch, sum_bound, with_relu
 from qcore.tensor.arithmetic import Conv2dShape
 
 __all__ = [
@@ -50,6 +50,11 @@ class BatchNorm(Step):
 
     name: ClassVar[str] = "batch norm"
 
+    @property
+    def bound(self) -> float:
+        """One rounding, or two."""
+        return FLOAT_BOUND
+
     def infer(self, shape: Shape) -> Shape:
         """Return ``shape``."""
         if shape[0] != len(self.mean):
@@ -84,6 +89,11 @@ class PackedStep(Step):
     kernel: Kernel
     norm: BatchNorm | None = None
     relu: bool = False
+
+    @property
+    def bound(self) -> float:
+        """The kernel's own, 0 for integer sums; and a batch norm's."""
+        return self.kernel.bound + (0.0 if self.norm is None else FLOAT_BOUND)
 
     @property
     def title(self) -> str:
@@ -126,6 +136,11 @@ class Linear(Step):
     relu: bool = False
 
     @property
+    def bound(self) -> float:
+        """That of its sums."""
+        return sum_bound(self.weight.shape[1])
+
+    @property
     def title(self) -> str:
         """What it does."""
         return with_relu("float64 linear" if self.precise else "float linear", self.relu)
@@ -161,6 +176,11 @@ class Convolution(Step):
 
     name: ClassVar[str] = "float conv2d"
 
+    @property
+    def bound(self) -> float:
+        """That of its sums."""
+        return sum_bound(self.weight[0].numel())
+
     def infer(self, shape: Shape) -> Shape:
         """Return (out_channels, out_height, out_width)."""
         return _convolved(self, self.weight.shape, self.walk, shape)
@@ -188,6 +208,11 @@ class LayerNorm(Step):
     relu: bool = False
 
     name: ClassVar[str] = "layer norm"
+
+    @property
+    def bound(self) -> float:
+        """That of its sums."""
+        return FLOAT_BOUND
 
     def infer(self, shape: Shape) -> Shape:
         """Return ``shape``."""
@@ -290,6 +315,11 @@ class SpatialMean(Step):
 
     keep: bool
     name: ClassVar[str] = "mean over space"
+
+    @property
+    def bound(self) -> float:
+        """That of its sums."""
+        return FLOAT_BOUND
 
     def infer(self, shape: Shape) -> Shape:
         """Return (channels,) or (channels, 1, 1)."""

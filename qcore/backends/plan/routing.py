@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from qcore.backends.plan.base import Program, Shape, Step, mismatch
+from qcore.backends.plan.base import FLOAT_BOUND, Program, Shape, Step, mismatch
 
 __all__ = [
     "Choose",
@@ -54,6 +54,11 @@ class Softmax(Step):
 
     name: ClassVar[str] = "softmax"
 
+    @property
+    def bound(self) -> float:
+        """That of its sums."""
+        return FLOAT_BOUND
+
     def apply(self, x: Tensor) -> Tensor:
         """Return the same shape."""
         return torch.softmax(x, dim=-1)
@@ -64,6 +69,11 @@ class PassMean(Step):
     """The mean over passes: float64 (M, width) to (width,)."""
 
     name: ClassVar[str] = "mean over passes"
+
+    @property
+    def bound(self) -> float:
+        """That of its sums."""
+        return FLOAT_BOUND
 
     def infer(self, shape: Shape) -> Shape:
         """Return (width,)."""
@@ -84,6 +94,11 @@ class Disagreement(Step):
     """
 
     kind: Literal["mutual_information", "variance"]
+
+    @property
+    def bound(self) -> float:
+        """That of its sums."""
+        return FLOAT_BOUND
 
     @property
     def title(self) -> str:
@@ -115,6 +130,11 @@ class Normalise(Step):
     high: float
     name: ClassVar[str] = "normalise"
 
+    @property
+    def bound(self) -> float:
+        """That of its sums."""
+        return FLOAT_BOUND
+
     def apply(self, x: Tensor) -> Tensor:
         """Return the same shape."""
         low, high = (torch.tensor(value, dtype=torch.float32, device=x.device) for value in (self.low, self.high))
@@ -137,6 +157,11 @@ class Tilt(Step):
     intercept: Tensor
     name: ClassVar[str] = "tilt"
 
+    @property
+    def bound(self) -> float:
+        """That of its sums."""
+        return FLOAT_BOUND
+
     def infer(self, p: Shape, u: Shape) -> Shape:
         """Return (width,)."""
         if p != tuple(self.slope.shape) or u != (1,):
@@ -158,6 +183,11 @@ class Choose(Step):
     """
 
     k: int
+
+    @property
+    def bound(self) -> float:
+        """That of its sums."""
+        return FLOAT_BOUND
 
     @property
     def title(self) -> str:

@@ -146,16 +146,16 @@ def _device(program: Program) -> torch.device:
 
 
 def _row(step: Step, backend: str, refused: list[dict[str, Any]]) -> dict[str, Any]:
-    bits, kernel, bound = "-", step.title, 0.0
+    bits, kernel = "-", step.title
     if isinstance(step, PackedStep):
         bits = "/".join(map(str, step.request.bits))
-        kernel, bound = f"{step.title}: {step.kernel.name}", step.kernel.bound
+        kernel = f"{step.title}: {step.kernel.name}"
     return {
         "layer": step.layer,
         "op": step.title,
         "bits": bits,
         "backend": backend,
         "kernel": kernel,
-        "bound": bound,
+        "bound": step.bound,
         "refused": refused,
     }

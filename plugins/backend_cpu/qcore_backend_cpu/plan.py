@@ -72,11 +72,10 @@ class Assembly:
     def __init__(self, program: Program) -> None:
         module, _ = load()
         self.program = program
-        self._module = module
         self._native = module.Program(chosen_isa())
         self._kept: list[Tensor] = []  # the compiled steps read their memory
         self._numbers: dict[Value, int] = {Value(0): 0}  # theirs of our values
-        self._wide: set[Value] = set()
+        self._wide = program.precise()
         self._bodies: list[tuple[Assembly, ...]] = []
         for step in program.steps:
             self.add(step)
@@ -116,10 +115,8 @@ class Assembly:
         ]
         return self._native.layout(self._numbers[self.program.output], ordered, bodies)
 
-    def _begin(self, step: Step, *, wide: bool = False, bodies: tuple[Assembly, ...] = ()) -> tuple[int, ...]:
+    def _begin(self, step: Step, bodies: tuple[Assembly, ...] = ()) -> tuple[int, ...]:
         """Note a step; return the numbers of its inputs and its output."""
-        if wide:
-            self._wide.add(step.output)
         inputs = [self._numbers[value] for value in step.inputs]
         self._bodies.append(bodies)
         self._numbers[step.output] = len(self._numbers)
@@ -160,7 +157,7 @@ class Assembly:
         outputs, features = step.weight.shape
         wide_input = step.inputs[0] in self._wide
         panels, bias = (self._address(part) for part in _panels(step.weight, step.bias))
-        places = self._begin(step, wide=step.precise)
+        places = self._begin(step)
         self._native.linear(*places, panels, bias, features, outputs, wide_input, step.precise, step.relu)
 
     @add.register
@@ -196,11 +193,11 @@ class Assembly:
     @add.register
     def _(self, step: Relu) -> None:
         wide = step.inputs[0] in self._wide
-        self._native.relu(*self._begin(step, wide=wide), wide)
+        self._native.relu(*self._begin(step), wide)
 
     @add.register
     def _(self, step: Flatten) -> None:
-        self._native.rename(*self._begin(step, wide=step.inputs[0] in self._wide))
+        self._native.rename(*self._begin(step))
 
     @add.register
     def _(self, step: MaxPool) -> None:
@@ -212,28 +209,28 @@ class Assembly:
 
     @add.register
     def _(self, step: MaskedCopies) -> None:
-        self._native.masks(*self._begin(step, wide=True), self._address(step.masks, torch.float64))
+        self._native.masks(*self._begin(step), self._address(step.masks, torch.float64))
 
     @add.register
     def _(self, step: Softmax) -> None:
-        self._native.softmax(*self._begin(step, wide=True))
+        self._native.softmax(*self._begin(step))
 
     @add.register
     def _(self, step: PassMean) -> None:
-        self._native.pass_mean(*self._begin(step, wide=True))
+        self._native.pass_mean(*self._begin(step))
 
     @add.register
     def _(self, step: Disagreement) -> None:
-        self._native.disagreement(*self._begin(step, wide=True), step.kind == "variance")
+        self._native.disagreement(*self._begin(step), step.kind == "variance")
 
     @add.register
     def _(self, step: Normalise) -> None:
-        self._native.normalise(*self._begin(step, wide=True), step.low, step.high)
+        self._native.normalise(*self._begin(step), step.low, step.high)
 
     @add.register
     def _(self, step: Tilt) -> None:
         numbers = (self._address(step.slope, torch.float64), self._address(step.intercept, torch.float64))
-        self._native.tilt(*self._begin(step, wide=True), *numbers)
+        self._native.tilt(*self._begin(step), *numbers)
 
     @add.register
     def _(self, step: Choose) -> None:
@@ -245,7 +242,7 @@ class Assembly:
 
     @add.register
     def _(self, step: Experts) -> None:
-        self._native.experts(*self._begin(step, bodies=tuple(Assembly(body) for body in step.bodies)))
+        self._native.experts(*self._begin(step, tuple(Assembly(body) for body in step.bodies)))
 
 
 _KNOWN = frozenset(vars(Assembly)["add"].dispatcher.registry)

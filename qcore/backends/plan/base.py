@@ -18,6 +18,7 @@ __all__ = [
     "Shape",
     "Step",
     "Value",
+    "WideStep",
     "mismatch",
     "sum_bound",
     "with_relu",
@@ -68,9 +69,30 @@ class Step:
         shape: Shape = shapes[0]
         return shape
 
+    def widens(self, *precise: bool) -> bool:
+        """Return whether the output is float64, given which inputs are; by default all numbers are float32.
+
+        Raises:
+            UsageError: the step does not take such inputs.
+        """
+        if any(precise):
+            raise UsageError(f"{self.layer or 'the model'} ({self.title}) takes float32 values, not float64 ones")
+        return False
+
     def apply(self, *values: Any, **_: Any) -> Tensor:
         """Return the output (rows, ...) of ``values`` (rows, ...) as torch computes it: the step's definition."""
         raise NotImplementedError
+
+
+class WideStep(Step):
+    """A step from float64 to float64."""
+
+    def widens(self, *precise: bool) -> bool:
+        """Return True."""
+        if not all(precise):
+            where = self.layer or "the model"
+            raise UsageError(f"{where} ({self.title}) takes float64 values", "make them by linear(..., precise=True)")
+        return True
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +125,20 @@ class Program:
         found = {Value(0): shape}
         for step in self.steps:
             found[step.output] = step.infer(*(found[value] for value in step.inputs))
+        return found
+
+    def precise(self) -> set[Value]:
+        """Return the values that are float64; the others are float32, as are the program's input and output.
+
+        Raises:
+            UsageError: a step does not take what it would get, or the output is float64.
+        """
+        found: set[Value] = set()
+        for step in self.steps:
+            if step.widens(*(value in found for value in step.inputs)):
+                found.add(step.output)
+        if self.output in found:
+            raise UsageError("a plan gives float32 values, not float64 ones", "end a router with builder.choose")
         return found
 
     def walk(self) -> Iterator[Step]:

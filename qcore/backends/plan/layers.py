@@ -145,6 +145,10 @@ class Linear(Step):
         """What it does."""
         return with_relu("float64 linear" if self.precise else "float linear", self.relu)
 
+    def widens(self, *precise: bool) -> bool:
+        """Return whether it is precise; then it takes either."""
+        return self.precise or super().widens(*precise)
+
     def infer(self, shape: Shape) -> Shape:
         """Return (..., out)."""
         if shape[-1] != self.weight.shape[1]:
@@ -264,6 +268,10 @@ class Relu(Step):
 
     name: ClassVar[str] = "relu"
 
+    def widens(self, *precise: bool) -> bool:
+        """Return whether the input is float64."""
+        return precise[0]
+
     def apply(self, x: Tensor) -> Tensor:
         """Return the same shape."""
         return F.relu(x)
@@ -274,6 +282,10 @@ class Flatten(Step):
     """All axes of a sample as one."""
 
     name: ClassVar[str] = "flatten"
+
+    def widens(self, *precise: bool) -> bool:
+        """Return whether the input is float64."""
+        return precise[0]
 
     def infer(self, shape: Shape) -> Shape:
         """Return (features,)."""

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from qcore.backends.plan.base import FLOAT_BOUND, Program, Shape, Step, mismatch
+from qcore.backends.plan.base import FLOAT_BOUND, Program, Shape, Step, WideStep, mismatch
 
 __all__ = [
     "Choose",
@@ -26,7 +26,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, eq=False)
-class MaskedCopies(Step):
+class MaskedCopies(WideStep):
     """``x`` under each of M masks: float64 (width,) or (M, width) to (M, width).
 
     Attributes:
@@ -49,7 +49,7 @@ class MaskedCopies(Step):
 
 
 @dataclass(frozen=True, eq=False)
-class Softmax(Step):
+class Softmax(WideStep):
     """Softmax over the last axis, float64."""
 
     name: ClassVar[str] = "softmax"
@@ -65,7 +65,7 @@ class Softmax(Step):
 
 
 @dataclass(frozen=True, eq=False)
-class PassMean(Step):
+class PassMean(WideStep):
     """The mean over passes: float64 (M, width) to (width,)."""
 
     name: ClassVar[str] = "mean over passes"
@@ -87,7 +87,7 @@ class PassMean(Step):
 
 
 @dataclass(frozen=True, eq=False)
-class Disagreement(Step):
+class Disagreement(WideStep):
     """How far M probability vectors disagree: float64 (M, width) to (1,); one vector gives 0.
 
     ``mutual_information``: ``max(H(mean_m p^m) - mean_m H(p^m), 0)`` in nats. ``variance``: ``sum_e Var_m p^m_e``.
@@ -123,7 +123,7 @@ class Disagreement(Step):
 
 
 @dataclass(frozen=True, eq=False)
-class Normalise(Step):
+class Normalise(WideStep):
     """``clip((x - low) / (high - low), 0, 1)`` of float64 in float32, and 0 where ``high <= low``; gives float64."""
 
     low: float
@@ -144,7 +144,7 @@ class Normalise(Step):
 
 
 @dataclass(frozen=True, eq=False)
-class Tilt(Step):
+class Tilt(WideStep):
     """``p_i exp(a_i) / sum_j p_j exp(a_j) * sum_j p_j`` with ``a_i = u slope_i + intercept_i``, float64.
 
     Reads p, float64 (width,), and u, float64 (1,).
@@ -176,7 +176,7 @@ class Tilt(Step):
 
 
 @dataclass(frozen=True, eq=False)
-class Choose(Step):
+class Choose(WideStep):
     """The k largest of float64 (width,), rounded to float32, the lowest index first in a tie; float32 shares of 1.
 
     The others are 0; NaN stays NaN.
@@ -194,6 +194,10 @@ class Choose(Step):
         """What it does."""
         return f"choose {self.k}"
 
+    def widens(self, *precise: bool) -> bool:
+        """Return False: shares are float32."""
+        return not super().widens(*precise)
+
     def apply(self, x: Tensor) -> Tensor:
         """Return (rows, width)."""
         p = x.float()
@@ -208,6 +212,10 @@ class Constant(Step):
 
     numbers: Tensor
     name: ClassVar[str] = "constant"
+
+    def widens(self, *precise: bool) -> bool:
+        """Return False, whatever the input is."""
+        return False
 
     def infer(self, shape: Shape) -> Shape:
         """Return (width,)."""

@@ -79,8 +79,14 @@ class PlanBuilder:
         return UsageError(f"a plan has no steps for {self._layer or 'the model'}: {what}", hint)
 
     def program(self, output: Value) -> Program:
-        """Return the program that gives ``output``, with neighbours fused."""
-        return fuse(Program(tuple(self._steps), output))
+        """Return the program that gives ``output``, with neighbours fused.
+
+        Raises:
+            UsageError: a step would get float64 values where it takes float32 ones, or the other way round.
+        """
+        program = fuse(Program(tuple(self._steps), output))
+        program.precise()
+        return program
 
     def packed(self, x: Value, layer: PackedLayer) -> Value:
         """Add a packed layer, on the kernel that it has."""

@@ -38,7 +38,8 @@ def test_a_value_that_two_steps_read_stays() -> None:
     builder = PlanBuilder(nn.Identity())
     logits = builder.linear(builder.input, torch.ones(3, 3), precise=True)
     tilted = builder.tilt(builder.softmax(builder.relu(logits)), logits, torch.ones(3), torch.ones(3))
-    assert [step.title for step in builder.program(tilted).steps] == ["float64 linear", "relu", "softmax", "tilt"]
+    found = [step.title for step in builder.program(builder.choose(tilted, 1)).steps]
+    assert found == ["float64 linear", "relu", "softmax", "tilt", "choose 1"]
 
 
 def test_the_output_of_a_program_stays() -> None:

@@ -97,7 +97,7 @@ def run_conv2d(
     conv: Conv2dShape,
     coded: tuple[Tensor, Tensor | None, int] | None = None,
 ) -> Tensor:
-    """Return the convolution of ``x`` (n, channels, height, width), the dtype of ``x``.
+    """Return the convolution of ``x`` (n, channels, height, width), its dtype and memory format.
 
     Args:
         x: float images, or codes if ``coded``.
@@ -108,9 +108,11 @@ def run_conv2d(
         coded: scale and zero point of coded images, one or one an image, and what to take off a code to get a byte.
     """
     size = out_size((x.shape[2], x.shape[3]), kernel, conv)
-    y = torch.empty(x.shape[0], out_channels, *size)
+    memory_format = format_of(x)
+    y = torch.empty((x.shape[0], out_channels, *size), memory_format=memory_format)
     shape = [*x.shape[1:], *kernel, *conv.stride, *conv.padding, *conv.dilation, out_channels, *size]
-    plain, addresses = x.detach().to(torch.float32).contiguous(), [block.data_ptr() for block in blocks]
+    plain = x.detach().to(torch.float32).contiguous(memory_format=memory_format)
+    addresses = [block.data_ptr() for block in blocks]
     scale, zero, less = coded or (None, None, 0)
     native, _ = load()
     native.convolution(
@@ -124,8 +126,15 @@ def run_conv2d(
         0 if zero is None else zero.data_ptr(),
         scale is not None and scale.shape[0] > 1,
         less,
+        memory_format is torch.channels_last,
     )
     return y.to(x.dtype)
+
+
+def format_of(x: Tensor) -> torch.memory_format:
+    """Return the memory format of images; contiguous where it is neither."""
+    last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def out_size(size: tuple[int, int], kernel: tuple[int, int], conv: Conv2dShape) -> tuple[int, int]:
@@ -248,7 +257,7 @@ def _fake_conv2d(
 ) -> Tensor:
     conv = Conv2dShape(_pair(stride), _pair(padding), _pair(dilation))
     size = out_size((x.shape[2], x.shape[3]), _pair(kernel), conv)
-    return x.new_empty((x.shape[0], out_channels, *size))
+    return torch.empty((x.shape[0], out_channels, *size), dtype=x.dtype, device=x.device, memory_format=format_of(x))
 
 
 for _name, _run, _fake in (

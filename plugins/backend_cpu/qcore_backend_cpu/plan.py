@@ -82,9 +82,9 @@ class Assembly:
 
     def __call__(self, shape: Shape) -> Callable[[Tensor], Tensor]:
         """Return what runs samples of ``shape``."""
-        layout = self.layout(shape)
+        placement = self.place(shape)
         out = self.program.shapes(shape)[self.program.output]
-        run: Callable[..., None] = layout.run
+        run: Callable[..., None] = placement.run
         empty, threads = torch.empty, torch.get_num_threads
 
         def call(x: Tensor) -> Tensor:
@@ -98,8 +98,8 @@ class Assembly:
         vars(call)["assembly"] = self  # what runs reads its tensors
         return call
 
-    def layout(self, shape: Shape) -> Any:
-        """Return the compiled layout for samples of ``shape``.
+    def place(self, shape: Shape) -> Any:
+        """Return the compiled placement of values for samples of ``shape``.
 
         Raises:
             UsageError: they do not fit a step.
@@ -110,10 +110,10 @@ class Assembly:
             raise UsageError(f"samples of a plan have 1 to {_MOST_AXES} axes, not {shape}")
         ordered = [list(shapes[value]) for value in sorted(self._numbers, key=self._numbers.__getitem__)]
         bodies = [
-            [body.layout(shapes[step.inputs[0]]) for body in inner]
+            [body.place(shapes[step.inputs[0]]) for body in inner]
             for step, inner in zip(self.program.steps, self._bodies, strict=True)
         ]
-        return self._native.layout(self._numbers[self.program.output], ordered, bodies)
+        return self._native.place(self._numbers[self.program.output], ordered, bodies)
 
     def _begin(self, step: Step, bodies: tuple[Assembly, ...] = ()) -> tuple[int, ...]:
         """Note a step; return the numbers of its inputs and its output."""

@@ -19,6 +19,7 @@ __all__ = ["Input", "prepare_block"]
 
 _LARGEST_SUM = (1 << 31) - 1
 _LARGEST_CODED = 255
+_HUGE_PAGE = 1 << 21
 
 
 class Input:
@@ -45,10 +46,21 @@ def prepare_block(
     prepared = native.Preparation(weight.cols, group or 0, step, wide, False)
     kept = _add_weight(prepared, weight, bias, columns)
     prepared.activation(*_activation(request))
-    block = torch.empty(prepared.plan(chosen_isa()), dtype=torch.uint8)
+    block = _memory(prepared.plan(chosen_isa()))
     prepared.fill(block.data_ptr())
     del kept  # until here the kernels read its memory
     return block
+
+
+def _memory(nbytes: int) -> Tensor:
+    """Return uint8 (nbytes,); a large one on huge pages where the system has them."""
+    if nbytes < _HUGE_PAGE:
+        return torch.empty(nbytes, dtype=torch.uint8)
+    whole = torch.empty(nbytes + 2 * _HUGE_PAGE, dtype=torch.uint8)
+    start = -whole.data_ptr() % _HUGE_PAGE
+    native, _ = load()
+    native.advise(whole.data_ptr() + start, -(-nbytes // _HUGE_PAGE) * _HUGE_PAGE)
+    return whole[start : start + nbytes]
 
 
 def largest_input(request: KernelRequest) -> int:

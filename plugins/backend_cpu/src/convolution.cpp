@@ -9,81 +9,159 @@
 namespace qcore {
 namespace {
 
-constexpr int64_t TILE = 96;                  // pixels unfolded at once
+constexpr int64_t TILE = 96;                  // pixels that one task takes
 constexpr int64_t IMAGE_NBYTES = 1 << 23;     // of coded images held at once
 constexpr int64_t PLANES = 16;                // channels coded at once
 constexpr int64_t SLACK = 64;                 // vectors read a little past the last code
-constexpr int64_t WORTH_A_THREAD = 1 << 21;  // products below which a woken thread comes too late to help
+constexpr int64_t SHORT = 16;                 // bytes that are copied faster than counted
+constexpr int64_t WORTH_A_THREAD = 1 << 21;   // products below which a woken thread comes too late to help
 
 struct Convolution {
   const Machine& machine;
   const std::vector<const uint8_t*>& blocks;
   const Geometry& g;
-  int64_t padded_height, padded_width;
+  const Layout layout;
+  const int64_t padded_height, padded_width, group_channels;
 
-  Convolution(const Machine& m, const std::vector<const uint8_t*>& b, const Geometry& geometry)
-      : machine(m), blocks(b), g(geometry), padded_height(g.height + 2 * g.padding_height),
-        padded_width(g.width + 2 * g.padding_width) {}
+  Convolution(const Machine& m, const std::vector<const uint8_t*>& b, const Geometry& geometry, Layout l)
+      : machine(m), blocks(b), g(geometry), layout(l), padded_height(g.height + 2 * g.padding_height),
+        padded_width(g.width + 2 * g.padding_width), group_channels(g.channels / int64_t(b.size())) {}
 
-  int64_t image_nbytes() const { return padded_height * padded_width * g.channels; }
-  int64_t pixels() const { return g.out_height * g.out_width; }
+  const Header& header() const { return header_of(blocks[0]); }
   int64_t groups() const { return int64_t(blocks.size()); }
+  int64_t image_nbytes() const { return padded_height * padded_width * g.channels; }
+  int64_t image_pixels() const { return padded_height * padded_width; }
+  int64_t pixels() const { return g.out_height * g.out_width; }
+  int64_t run() const { return g.kernel_width * group_channels; }  // bytes of a window's row
 
-  // Code an image to (height, width, channels) with its padding: the byte that stands for zero.
-  Token encode_image(const float* x, const Coded* coded, int64_t index, int8_t* image, int8_t* planes) const {
+  // Whether the products can read windows in the image.
+  bool in_place() const {
+    return groups() == 1 && g.dilation_width == 1 && run() % 8 == 0 && g.out_width > 1 && machine.kernels->product &&
+           !header().wide;
+  }
+
+  // Pixels of a task: whole rows of the output if windows are read in place.
+  int64_t tile() const {
+    if (in_place()) return g.out_width * (g.out_width < TILE ? TILE / g.out_width : 1);
+    const int64_t tiles = (pixels() + TILE - 1) / TILE;
+    return (pixels() + tiles - 1) / tiles;
+  }
+
+  int8_t* interior(int8_t* image, int64_t row) const {
+    return image + ((row + g.padding_height) * padded_width + g.padding_width) * g.channels;
+  }
+
+  // Code an image to (height, width, channels) with its padding: the byte that stands for zero. `sums`: of each pixel.
+  Token encode_image(const float* x, const Coded* coded, int64_t index, int8_t* image, int32_t* sums) const {
     const int64_t area = g.height * g.width;
-    const Coder c = coder_of(machine, header_of(blocks[0]).activation, x, g.channels * area, coded, index);
+    const Coder c = coder_of(machine, header().activation, x, g.channels * area, coded, index);
     if (g.padding_height || g.padding_width) std::memset(image, -c.shift, size_t(image_nbytes()));
     bool nan = false;
-    for (int64_t channel = 0; channel < g.channels; channel += PLANES) {
-      const int n = int(g.channels - channel < PLANES ? g.channels - channel : PLANES);
-      for (int j = 0; j < n; ++j) encode(machine, c, x + (channel + j) * area, area, planes + j * area, &nan);
-      for (int64_t i = 0; i < g.height; ++i) {
-        int8_t* to = image + ((i + g.padding_height) * padded_width + g.padding_width) * g.channels + channel;
-        machine.rows->transpose_bytes(planes + i * g.width, area, n, int(g.width), to, g.channels);
-      }
+    if (layout == Layout::channels_last) {
+      const int64_t n = g.width * g.channels;
+      for (int64_t i = 0; i < g.height; ++i) encode(machine, c, x + i * n, n, interior(image, i), &nan);
+    } else {
+      encode_planes(c, x, image, &nan);
     }
+    for (int64_t i = 0; sums && i < image_pixels(); ++i) sums[i] = pixel_sum(image + i * g.channels);
     return {nan ? std::numeric_limits<float>::quiet_NaN() : c.scale, c.step, c.shift};
   }
 
-  // Unfold the window of output pixel `pixel` for one group of channels.
-  void unfold(const int8_t* image, int64_t pixel, int64_t group, int8_t* row) const {
-    const int64_t channels = g.channels / groups();
-    const int64_t top = pixel / g.out_width * g.stride_height, left = pixel % g.out_width * g.stride_width;
-    const bool together = g.dilation_width == 1 && groups() == 1;
-    for (int64_t i = 0; i < g.kernel_height; ++i) {
-      const int8_t* line = image + ((top + i * g.dilation_height) * padded_width + left) * g.channels + group * channels;
-      if (together) {
-        std::memcpy(row, line, size_t(g.kernel_width * channels));
-        row += g.kernel_width * channels;
-        continue;
-      }
-      for (int64_t j = 0; j < g.kernel_width; ++j, row += channels) {
-        std::memcpy(row, line + j * g.dilation_width * g.channels, size_t(channels));
+  int32_t pixel_sum(const int8_t* pixel) const {
+    if (g.channels > SHORT) return int32_t(machine.rows->sum(pixel, g.channels));
+    int32_t sum = 0;
+    for (int64_t i = 0; i < g.channels; ++i) sum += pixel[i];
+    return sum;
+  }
+
+  void encode_planes(const Coder& c, const float* x, int8_t* image, bool* nan) const {
+    const int64_t area = g.height * g.width;
+    int8_t* planes = scratch<Purpose::codes>(PLANES * area + SLACK);
+    for (int64_t channel = 0; channel < g.channels; channel += PLANES) {
+      const int n = int(g.channels - channel < PLANES ? g.channels - channel : PLANES);
+      for (int j = 0; j < n; ++j) encode(machine, c, x + (channel + j) * area, area, planes + j * area, nan);
+      for (int64_t i = 0; i < g.height; ++i) {
+        machine.rows->transpose_bytes(planes + i * g.width, area, n, int(g.width), interior(image, i) + channel,
+                                      g.channels);
       }
     }
   }
 
-  void run_tile(const int8_t* image, const Token& token, int64_t first, int64_t count, float* y) const {
+  // Index of the padded pixel at which the window of output pixel `pixel` starts.
+  int64_t corner(int64_t pixel) const {
+    return pixel / g.out_width * g.stride_height * padded_width + pixel % g.out_width * g.stride_width;
+  }
+
+  // Unfold the window of output pixel `pixel` for one group of channels; `row` has room for SHORT bytes more.
+  void unfold(const int8_t* image, int64_t pixel, int64_t group, int8_t* row) const {
+    const int8_t* line = image + corner(pixel) * g.channels + group * group_channels;
+    const bool together = g.dilation_width == 1 && groups() == 1;
+    const int64_t pieces = together ? 1 : g.kernel_width, n = together ? run() : group_channels;
+    for (int64_t i = 0; i < g.kernel_height; ++i, line += g.dilation_height * padded_width * g.channels) {
+      for (int64_t j = 0; j < pieces; ++j, row += n) {
+        const int8_t* from = line + j * g.dilation_width * g.channels;
+        if (n <= SHORT) std::memcpy(row, from, SHORT);
+        else std::memcpy(row, from, size_t(n));
+      }
+    }
+  }
+
+  // Sum of step * code + shift over a window, modulo 2**32.
+  int32_t total(const int32_t* sums, int64_t pixel, const Token& token) const {
+    int64_t sum = 0;
+    const int32_t* line = sums + corner(pixel);
+    for (int64_t i = 0; i < g.kernel_height; ++i, line += g.dilation_height * padded_width) {
+      for (int64_t j = 0; j < g.kernel_width; ++j) sum += line[j * g.dilation_width];
+    }
+    return int32_t(token.step * sum + header().cols * token.shift);
+  }
+
+  Output output(float* y, int64_t first, int64_t group) const {
+    const int64_t channel = group * (g.out_channels / groups());
+    if (layout == Layout::channels_last) return {y + first * g.out_channels + channel, g.out_channels, 1};
+    return {y + channel * pixels() + first, 1, pixels()};
+  }
+
+  void run_panels(int64_t group, const Codes& codes, const Output& out) const {
+    const uint8_t* block = blocks[size_t(group)];
+    const int64_t panels = panels_of(header_of(block));
+    for (int64_t p = 0; p < panels; ++p) run_panel(machine, block, p, codes, out);
+  }
+
+  void run_tile(const int8_t* image, const int32_t* sums, const Token& token, int64_t first, int64_t count,
+                float* y) const {
     Token tokens[TILE];
     int32_t totals[TILE];
     for (int64_t i = 0; i < count; ++i) tokens[i] = token;
-    const Header& h = header_of(blocks[0]);
-    const int64_t stride = codes_stride(h);
+    const int64_t stride = codes_stride(header());
     int8_t* codes = scratch<Purpose::codes>(stride * TILE + SLACK);
-    const int64_t group_channels = g.out_channels / groups();
     for (int64_t group = 0; group < groups(); ++group) {
       for (int64_t i = 0; i < count; ++i) {
         int8_t* row = codes + i * stride;
         unfold(image, first + i, group, row);
-        std::memset(row + h.cols, 0, size_t(stride - h.cols));
-        totals[i] = int32_t(token.step * machine.rows->sum(row, h.cols) + h.cols * token.shift);
+        totals[i] = sums ? total(sums, first + i, token) : window_total(row, token);
       }
-      const Output out{y + group * group_channels * pixels() + first, 1, pixels()};
-      const int64_t panels = panels_of(header_of(blocks[size_t(group)]));
-      for (int64_t p = 0; p < panels; ++p) {
-        run_panel(machine, blocks[size_t(group)], p, Codes{codes, stride, tokens, totals, count, plain(&token, 1)}, out);
-      }
+      run_panels(group, Codes{codes, stride, tokens, totals, count, plain(&token, 1), 1, 0}, output(y, first, group));
+    }
+  }
+
+  int32_t window_total(const int8_t* row, const Token& token) const {
+    return int32_t(token.step * machine.rows->sum(row, header().cols) + header().cols * token.shift);
+  }
+
+  void run_in_place(const int8_t* image, const int32_t* sums, const Token& token, int64_t first, int64_t count,
+                    float* y) const {
+    Token tokens[TILE];
+    int32_t totals[TILE];
+    for (int64_t i = 0; i < TILE; ++i) tokens[i] = token;
+    const int64_t line = g.dilation_height * padded_width * g.channels;
+    for (int64_t start = first; start < first + count;) {
+      const int64_t left = g.out_width - start % g.out_width, n = left < TILE ? left : TILE;
+      for (int64_t i = 0; i < n; ++i) totals[i] = total(sums, start + i, token);
+      const Codes codes{image + corner(start) * g.channels, g.stride_width * g.channels, tokens, totals, n,
+                        plain(&token, 1), g.kernel_height, line};
+      run_panels(0, codes, output(y, start, 0));
+      start += n;
     }
   }
 };
@@ -91,26 +169,30 @@ struct Convolution {
 }  // namespace
 
 void run_convolution(const Machine& machine, const std::vector<const uint8_t*>& blocks, const Geometry& g,
-                     const float* x, const Coded* coded, int64_t images, float* y, int threads) {
-  const Convolution c(machine, blocks, g);
+                     const float* x, const Coded* coded, int64_t images, float* y, int threads, Layout layout) {
+  const Convolution c(machine, blocks, g, layout);
+  const bool in_place = c.in_place(), summed = c.groups() == 1;
   const int64_t fit = IMAGE_NBYTES / (c.image_nbytes() + 1) + 1, most = images < fit ? images : fit;
   const auto held = allocate<int8_t>(most * c.image_nbytes() + SLACK);
   const auto tokens = allocate<Token>(most);
-  const int64_t tiles = (c.pixels() + TILE - 1) / TILE, tile = tiles ? (c.pixels() + tiles - 1) / tiles : 0;
+  const auto sums = allocate<int32_t>(summed ? most * c.image_pixels() : 0);
+  const int64_t tile = c.tile(), tiles = tile ? (c.pixels() + tile - 1) / tile : 0;
   const int64_t in = g.channels * g.height * g.width, out = g.out_channels * c.pixels();
-  const int64_t work = out * header_of(blocks[0]).cols * images;
+  const int64_t work = out * c.header().cols * images;
   const int use = work < WORTH_A_THREAD ? 1 : threads;
+  auto image = [&](int64_t i) { return &held[size_t(i * c.image_nbytes())]; };
+  auto sums_of = [&](int64_t i) { return summed ? &sums[size_t(i * c.image_pixels())] : nullptr; };
   for (int64_t first = 0; first < images; first += most) {
     const int64_t n = images - first < most ? images - first : most;
     parallel_for(use, n, [&](int64_t i) {
-      int8_t* planes = scratch<Purpose::codes>(PLANES * g.height * g.width + SLACK);
-      tokens[size_t(i)] = c.encode_image(x + (first + i) * in, coded, first + i, &held[size_t(i * c.image_nbytes())],
-                                         planes);
+      tokens[size_t(i)] = c.encode_image(x + (first + i) * in, coded, first + i, image(i), sums_of(i));
     });
     parallel_for(use, n * tiles, [&](int64_t t) {
       const int64_t i = t / tiles, start = t % tiles * tile, left = c.pixels() - start;
-      c.run_tile(&held[size_t(i * c.image_nbytes())], tokens[size_t(i)], start, left < tile ? left : tile,
-                 y + (first + i) * out);
+      const int64_t count = left < tile ? left : tile;
+      float* to = y + (first + i) * out;
+      if (in_place) c.run_in_place(image(i), sums_of(i), tokens[size_t(i)], start, count, to);
+      else c.run_tile(image(i), sums_of(i), tokens[size_t(i)], start, count, to);
     });
   }
 }

@@ -116,33 +116,37 @@ struct Steps {
     }
   }
 
-  static inline void moved_any(int bits, const uint8_t* w, int half, int shift, vec (&u)[4]) {
-    switch (bits) {
-      case 1: return moved<1>(w, half, shift, u);
-      case 2: return moved<2>(w, half, shift, u);
-      case 4: return moved<4>(w, half, shift, u);
-      default: return moved<8>(w, half, shift, u);
-    }
-  }
-
-  template <int P>
-  static void unpack_plane(const uint8_t* w, int shift, int pairs, bool add, uint8_t* out) {
-    vec u[4];
+  // Planes of P, Q and R bits (0: none), each above the one before.
+  template <int P, int Q, int R>
+  static void unpack_planes(const uint8_t* const* plane, int pairs, uint8_t* out) {
+    vec u[4], more[4];
     for (int i = 0; i < 2 * pairs; ++i) {
-      moved<P>(w + (i / 2) * (PANEL * P), i & 1, shift, u);
-      for (int r = 0; r < 4; ++r, out += VECTOR) V::store(out, add ? V::bor(V::load(out), u[r]) : u[r]);
+      const int pair = i / 2 * PANEL;
+      moved<P>(plane[0] + pair * P, i & 1, 0, u);
+      if constexpr (Q > 0) {
+        moved<Q>(plane[1] + pair * Q, i & 1, P, more);
+        for (int r = 0; r < 4; ++r) u[r] = V::bor(u[r], more[r]);
+      }
+      if constexpr (R > 0) {
+        moved<R>(plane[2] + pair * R, i & 1, P + Q, more);
+        for (int r = 0; r < 4; ++r) u[r] = V::bor(u[r], more[r]);
+      }
+      for (int r = 0; r < 4; ++r, out += VECTOR) V::store(out, u[r]);
     }
   }
 
   static void unpack(const Planes& planes, const uint8_t* const* plane, int pairs, uint8_t* out) {
-    for (int i = 0; i < planes.count; ++i) {
-      const Plane& p = planes.plane[i];
-      switch (p.bits) {
-        case 1: unpack_plane<1>(plane[i], p.shift, pairs, i > 0, out); break;
-        case 2: unpack_plane<2>(plane[i], p.shift, pairs, i > 0, out); break;
-        case 4: unpack_plane<4>(plane[i], p.shift, pairs, i > 0, out); break;
-        default: unpack_plane<8>(plane[i], p.shift, pairs, i > 0, out);
-      }
+    const int first = planes.plane[0].bits, second = planes.count > 1 ? planes.plane[1].bits : 0;
+    if (planes.count == 3) return unpack_planes<4, 2, 1>(plane, pairs, out);
+    if (second == 4) return unpack_planes<4, 4, 0>(plane, pairs, out);
+    if (second == 2) return unpack_planes<4, 2, 0>(plane, pairs, out);
+    if (second == 1 && first == 4) return unpack_planes<4, 1, 0>(plane, pairs, out);
+    if (second == 1) return unpack_planes<2, 1, 0>(plane, pairs, out);
+    switch (first) {
+      case 1: return unpack_planes<1, 0, 0>(plane, pairs, out);
+      case 2: return unpack_planes<2, 0, 0>(plane, pairs, out);
+      case 4: return unpack_planes<4, 0, 0>(plane, pairs, out);
+      default: return unpack_planes<8, 0, 0>(plane, pairs, out);
     }
   }
 

@@ -37,6 +37,8 @@ struct Product {
   const int8_t* codes;       // (rows, codes_stride)
   ptrdiff_t codes_stride;
   ptrdiff_t codes_segment;   // bytes from segment to segment
+  int pieces;                // of a row of codes, in a segment; one, unless there is one segment
+  ptrdiff_t piece_gap;       // bytes from the end of a piece to the start of the next
   const Token* tokens;       // (rows,)
   const int32_t* totals;     // (rows, segments)
   int32_t step;              // of the weight's codes
@@ -120,7 +122,7 @@ extern const Kernels PORTABLE, EMULATED512;
 extern const RowCoding PORTABLE_CODING;
 extern const RowKernels PORTABLE_ROWS;
 #if defined(QCORE_X86)
-extern const Kernels AVX2, AVXVNNI, AVX512VNNI;
+extern const Kernels AVX2, AVXVNNI, AVX512VL, AVX512VNNI;
 extern const RowCoding AVX2_CODING, AVX512_CODING;
 extern const RowKernels AVX2_ROWS;
 #endif

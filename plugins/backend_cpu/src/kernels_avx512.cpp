@@ -5,7 +5,7 @@
 
 namespace qcore {
 
-constexpr Kernels AVX512VNNI_ = Steps<Avx512Vnni>::table("avx512vnni", 2);
+constexpr Kernels AVX512VNNI_ = Steps<Avx512Vnni>::table("avx512vnni", 1);
 extern const Kernels AVX512VNNI = AVX512VNNI_;
 
 constexpr RowCoding AVX512_CODING_ = {range512, encode512};

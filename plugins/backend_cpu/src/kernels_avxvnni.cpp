@@ -4,7 +4,7 @@
 
 namespace qcore {
 
-constexpr Kernels AVXVNNI_ = Steps<AvxVnni>::table("avxvnni", 2);
+constexpr Kernels AVXVNNI_ = Steps<AvxVnni>::table("avxvnni", 1);
 extern const Kernels AVXVNNI = AVXVNNI_;
 
 }  // namespace qcore

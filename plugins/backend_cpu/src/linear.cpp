@@ -136,7 +136,7 @@ void run_linear(const Machine& machine, const uint8_t* block, const float* x, co
                                totals + r * h.segments);
       }
     });
-    const Codes coded_rows{codes, stride, tokens, totals, n, plain(tokens, n)};
+    const Codes coded_rows{codes, stride, tokens, totals, n, plain(tokens, n), 1, 0};
     const Output out{y + m * h.rows, h.rows, 1};
     parallel_for(use, panels, [&](int64_t i) { run_panel(machine, block, i, coded_rows, out); });
   }

@@ -30,6 +30,7 @@ std::vector<InstructionSet> find() {
   found.push_back({{&AVX512VNNI, &AVX512_CODING, &AVX2_ROWS}, has_avx512vnni(), true});
   // Not yet run on such a processor: not chosen unasked.
   found.push_back({{&AVXVNNI, &AVX2_CODING, &AVX2_ROWS}, has_avxvnni(), false});
+  found.push_back({{&AVX512VL, &AVX2_CODING, &AVX2_ROWS}, has_avx512vnni() && __builtin_cpu_supports("avx512vl"), false});
   found.push_back({{&AVX2, &AVX2_CODING, &AVX2_ROWS}, has_avx2(), true});
 #endif
   found.push_back({PORTABLE_MACHINE, true, true});

@@ -5,6 +5,10 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -96,18 +100,28 @@ Geometry geometry_of(const std::vector<int64_t>& v) {
 
 void convolution(const std::vector<uintptr_t>& addresses, const std::vector<int64_t>& geometry, uintptr_t x,
                  int64_t images, uintptr_t y, int threads, uintptr_t scale, uintptr_t zero_point, bool per_row,
-                 int less) {
+                 int less, bool channels_last) {
   std::vector<const uint8_t*> blocks;
   for (const uintptr_t address : addresses) blocks.push_back(pointer<uint8_t>(address));
   const Coded coded{pointer<float>(scale), pointer<float>(zero_point), per_row, 1, less};
   run_convolution(machine_for(header_of(blocks.at(0))), blocks, geometry_of(geometry), pointer<float>(x),
-                  scale ? &coded : nullptr, images, reinterpret_cast<float*>(y), threads);
+                  scale ? &coded : nullptr, images, reinterpret_cast<float*>(y), threads,
+                  channels_last ? Layout::channels_last : Layout::channels_first);
 }
 
 bool fake(const std::string& isa, uintptr_t x, int64_t slices, int64_t n, int bits, bool symmetric, uintptr_t y,
           int threads) {
   const RowKernels& rows = *instruction_sets()[size_t(index_of(isa))].machine.rows;
   return fake_quantize(rows, pointer<float>(x), slices, n, bits, symmetric, reinterpret_cast<float*>(y), threads);
+}
+
+// Ask for huge pages, which save address translations where a weight streams from memory. A refusal changes nothing.
+void advise(uintptr_t start, int64_t nbytes) {
+#if defined(__linux__)
+  (void)madvise(reinterpret_cast<void*>(start), size_t(nbytes), MADV_HUGEPAGE);
+#else
+  (void)start, (void)nbytes;
+#endif
 }
 
 // (rows, columns, input) of a block; an error for anything else.
@@ -137,6 +151,7 @@ NB_MODULE(_kernels, m) {
       .def("activation", &Preparation::activation)
       .def("plan", &Preparation::plan)
       .def("fill", &Preparation::fill, release());
+  m.def("advise", &advise);
   m.def("linear", &linear, release());
   m.def("describe", &describe);
   m.def("fake_quantize", &fake, release());

@@ -29,14 +29,14 @@ char* arena(int64_t n) {
 }  // namespace
 
 // A place for values that follow one another in it.
-struct Layout::Storage {
+struct Placement::Storage {
   int64_t nbytes;  // a row
   int64_t at;
   int first, last;  // steps between which it is in use
 };
 
-Layout::Layout(std::shared_ptr<const Program> program, int output, std::vector<Shape> shapes,
-               std::vector<std::vector<std::shared_ptr<const Layout>>> bodies)
+Placement::Placement(std::shared_ptr<const Program> program, int output, std::vector<Shape> shapes,
+               std::vector<std::vector<std::shared_ptr<const Placement>>> bodies)
     : program_(std::move(program)), output_(output), shapes_(std::move(shapes)), bodies_(std::move(bodies)) {
   if (int(shapes_.size()) != program_->values() || bodies_.size() != program_->steps.size()) {
     throw std::invalid_argument("a shape for every value and bodies for every step");
@@ -50,7 +50,7 @@ Layout::Layout(std::shared_ptr<const Program> program, int output, std::vector<S
   }
 }
 
-std::vector<Layout::Storage> Layout::find_storages(std::vector<int>* of) const {
+std::vector<Placement::Storage> Placement::find_storages(std::vector<int>* of) const {
   const auto& steps = program_->steps;
   const int count = int(steps.size());
   std::vector<int> last_use(shapes_.size(), -1);
@@ -81,7 +81,7 @@ std::vector<Layout::Storage> Layout::find_storages(std::vector<int>* of) const {
   return found;
 }
 
-void Layout::place(std::vector<Storage>& storages) {
+void Placement::place(std::vector<Storage>& storages) {
   for (size_t i = 0; i < storages.size(); ++i) {
     Storage& s = storages[i];
     if (s.at < 0) continue;
@@ -100,7 +100,7 @@ void Layout::place(std::vector<Storage>& storages) {
   }
 }
 
-void Layout::run_in(const float* x, int64_t rows, float* y, char* memory, int threads) const {
+void Placement::run_in(const float* x, int64_t rows, float* y, char* memory, int threads) const {
   std::vector<char*> value;
   value.reserve(value_at_.size());
   for (const int64_t at : value_at_) {
@@ -116,7 +116,7 @@ void Layout::run_in(const float* x, int64_t rows, float* y, char* memory, int th
   }
 }
 
-void Layout::run(const float* x, int64_t rows, float* y, int threads) const {
+void Placement::run(const float* x, int64_t rows, float* y, int threads) const {
   if (rows == 0) return;
   const int64_t fit = CHUNK_NBYTES / (row_nbytes_ + 1) + 1, most = rows < fit ? rows : fit;
   const int64_t chunks = (rows + most - 1) / most, each = (rows + chunks - 1) / chunks;

@@ -1,6 +1,6 @@
 // A plan: the steps of a whole model, run in one call. See qcore.backends.plan for what each step computes.
 //
-// A Program is its steps; a Layout is a Program for samples of one shape: it knows where each value lies. Neither changes
+// A Program is its steps; a Placement is a Program for samples of one shape: it knows where each value lies. Neither changes
 // once it is made, so any number of threads may run one. Tensors are the Python side's, which keeps them alive.
 #pragma once
 
@@ -10,7 +10,7 @@
 
 namespace qcore {
 
-class Layout;
+class Placement;
 
 // Shape of one sample, without the rows.
 struct Shape {
@@ -27,7 +27,7 @@ struct Shape {
 
 // What a step sees when it runs.
 struct Frame {
-  const Layout& layout;
+  const Placement& placement;
   size_t step;         // its index
   int64_t rows;
   char* const* value;  // where each value lies
@@ -48,7 +48,7 @@ class Step {
   // Whether the output is the input, under another shape.
   virtual bool renames() const { return false; }
   // Bytes of memory for one row, a multiple of ALIGNMENT.
-  virtual int64_t workspace(const Layout&, size_t) const { return 0; }
+  virtual int64_t workspace(const Placement&, size_t) const { return 0; }
 
   const std::vector<int> inputs;
   const int output;
@@ -72,11 +72,11 @@ struct Program {
   int values() const { return int(steps.size()) + 1; }
 };
 
-class Layout {
+class Placement {
  public:
-  // For the value `output`. `shapes` of every value, by number; `bodies`: the layouts of each step's bodies.
-  Layout(std::shared_ptr<const Program> program, int output, std::vector<Shape> shapes,
-         std::vector<std::vector<std::shared_ptr<const Layout>>> bodies);
+  // For the value `output`. `shapes` of every value, by number; `bodies`: the placements of each step's bodies.
+  Placement(std::shared_ptr<const Program> program, int output, std::vector<Shape> shapes,
+         std::vector<std::vector<std::shared_ptr<const Placement>>> bodies);
 
   // y (rows, output) from x (rows, input), both float.
   void run(const float* x, int64_t rows, float* y, int threads) const;
@@ -88,7 +88,7 @@ class Layout {
   const Shape& shape(int value) const { return shapes_[size_t(value)]; }
   const Shape& input() const { return shapes_.front(); }
   const Shape& output() const { return shape(output_); }
-  const std::vector<std::shared_ptr<const Layout>>& bodies(size_t step) const { return bodies_[step]; }
+  const std::vector<std::shared_ptr<const Placement>>& bodies(size_t step) const { return bodies_[step]; }
 
  private:
   struct Storage;
@@ -98,13 +98,13 @@ class Layout {
   std::shared_ptr<const Program> program_;
   int output_;
   std::vector<Shape> shapes_;
-  std::vector<std::vector<std::shared_ptr<const Layout>>> bodies_;
+  std::vector<std::vector<std::shared_ptr<const Placement>>> bodies_;
   std::vector<int64_t> value_at_;      // bytes a row, or INPUT or OUTPUT
   std::vector<int64_t> workspace_at_;  // by step
   int64_t row_nbytes_ = 0;
 };
 
-inline const Shape& Step::in_shape(const Frame& f, size_t i) const { return f.layout.shape(inputs[i]); }
-inline const Shape& Step::out_shape(const Frame& f) const { return f.layout.shape(output); }
+inline const Shape& Step::in_shape(const Frame& f, size_t i) const { return f.placement.shape(inputs[i]); }
+inline const Shape& Step::out_shape(const Frame& f) const { return f.placement.shape(output); }
 
 }  // namespace qcore

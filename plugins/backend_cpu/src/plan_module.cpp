@@ -105,17 +105,17 @@ void add_tilt(Assembly& a, int p, int u, int y, uintptr_t slope, uintptr_t inter
   a.add<TiltStep>(p, u, y, pointer<double>(slope), pointer<double>(intercept));
 }
 
-std::shared_ptr<Layout> make_layout(const Assembly& a, int output, const std::vector<std::vector<int64_t>>& shapes,
-                                    const std::vector<std::vector<std::shared_ptr<Layout>>>& bodies) {
+std::shared_ptr<Placement> make_placement(const Assembly& a, int output, const std::vector<std::vector<int64_t>>& shapes,
+                                    const std::vector<std::vector<std::shared_ptr<Placement>>>& bodies) {
   std::vector<Shape> sizes;
   for (const auto& dim : shapes) sizes.push_back({dim});
-  std::vector<std::vector<std::shared_ptr<const Layout>>> inner;
+  std::vector<std::vector<std::shared_ptr<const Placement>>> inner;
   for (const auto& some : bodies) inner.emplace_back(some.begin(), some.end());
-  return std::make_shared<Layout>(a.program, output, std::move(sizes), std::move(inner));
+  return std::make_shared<Placement>(a.program, output, std::move(sizes), std::move(inner));
 }
 
-void run(const Layout& layout, uintptr_t x, int64_t rows, uintptr_t y, int threads) {
-  layout.run(pointer<float>(x), rows, reinterpret_cast<float*>(y), threads);
+void run(const Placement& placement, uintptr_t x, int64_t rows, uintptr_t y, int threads) {
+  placement.run(pointer<float>(x), rows, reinterpret_cast<float*>(y), threads);
 }
 
 void moe_linear(const Addresses& blocks, uintptr_t weights, uintptr_t x, int64_t rows, uintptr_t y, int threads) {
@@ -127,7 +127,7 @@ void moe_linear(const Addresses& blocks, uintptr_t weights, uintptr_t x, int64_t
 
 void bind_plans(nb::module_& m) {
   using release = nb::call_guard<nb::gil_scoped_release>;
-  nb::class_<Layout>(m, "Layout").def("run", &run, release());
+  nb::class_<Placement>(m, "Placement").def("run", &run, release());
   nb::class_<Assembly>(m, "Program")
       .def(nb::init<const std::string&>())
       .def("packed_linear", &add_packed_linear)
@@ -151,7 +151,7 @@ void bind_plans(nb::module_& m) {
       .def("choose", [](Assembly& a, int x, int y, int64_t k) { a.add<ChooseStep>(x, y, k); })
       .def("constant", [](Assembly& a, int x, int y, uintptr_t p) { a.add<ConstantStep>(x, y, pointer<float>(p)); })
       .def("experts", [](Assembly& a, int x, int weights, int y) { a.add<ExpertsStep>(x, weights, y); })
-      .def("layout", &make_layout);
+      .def("place", &make_placement);
   m.def("moe_linear", &moe_linear, release());
 }
 

@@ -145,15 +145,15 @@ void ConstantStep::run(const Frame& f) const {
   for (int64_t i = 0; i < f.rows; ++i, y += n) std::memcpy(y, numbers, sizeof(float) * size_t(n));
 }
 
-int64_t ExpertsStep::workspace(const Layout& layout, size_t step) const {
+int64_t ExpertsStep::workspace(const Placement& placement, size_t step) const {
   int64_t most = 0;
-  for (const auto& body : layout.bodies(step)) most = body->row_nbytes() > most ? body->row_nbytes() : most;
-  const int64_t experts = int64_t(layout.bodies(step).size());
-  return most + grouped_nbytes(experts, layout.shape(inputs[0]).size(), layout.shape(output).size());
+  for (const auto& body : placement.bodies(step)) most = body->row_nbytes() > most ? body->row_nbytes() : most;
+  const int64_t experts = int64_t(placement.bodies(step).size());
+  return most + grouped_nbytes(experts, placement.shape(inputs[0]).size(), placement.shape(output).size());
 }
 
 void ExpertsStep::run(const Frame& f) const {
-  const auto& bodies = f.layout.bodies(f.step);
+  const auto& bodies = f.placement.bodies(f.step);
   const int64_t experts = int64_t(bodies.size()), features = in_shape(f).size(), outputs = out_shape(f).size();
   char* memory = f.workspace + f.rows * grouped_nbytes(experts, features, outputs);
   auto run = [&](int64_t e, const float* x, int64_t rows, float* y) {

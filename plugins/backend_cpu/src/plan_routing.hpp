@@ -68,7 +68,7 @@ struct ConstantStep : Step {
 struct ExpertsStep : Step {
   ExpertsStep(int x, int weights, int y) : Step({x, weights}, y) {}
   void run(const Frame& f) const override;
-  int64_t workspace(const Layout& layout, size_t step) const override;
+  int64_t workspace(const Placement& placement, size_t step) const override;
 };
 
 }  // namespace qcore

@@ -113,6 +113,8 @@ struct Panel {
     p.last_pairs = int(round_up(segment_length(h, h.segments - 1), 8) / 8);
     p.codes_stride = x.stride;
     p.codes_segment = h.padded_segment;
+    p.pieces = int(x.pieces);
+    p.piece_gap = x.pieces > 1 ? x.piece_stride - h.cols / x.pieces : 0;
     p.step = h.step;
     p.offset = at<int32_t>(block, b.offset) + numbers_of(0);
     p.sum = at<int32_t>(block, b.sum) + numbers_of(0);
@@ -120,7 +122,7 @@ struct Panel {
     p.bias = at<float>(block, b.bias) + first;
     p.relu = h.relu;
     p.valid = rows;
-    if (p.planes.count > 1 && x.rows > 1) unpack(p);
+    if (p.planes.count > 1 && (x.rows > 1 || x.pieces > 1)) unpack(p);
     const int32_t* corrections = x.plain && h.step == 1 && b.uniform ? corrected(x, p.offset[0]) : nullptr;
     const int64_t most = direct(out) ? x.rows : CHUNK;
     for (int64_t m = 0; m < x.rows; m += most) {

@@ -22,6 +22,8 @@ struct Codes {
   const int32_t* totals;    // (rows, segments): sum of step * code + shift over the segment, modulo 2**32
   int64_t rows;
   bool plain;               // every token has step 1 and shift 0
+  int64_t pieces;           // a row lies in so many pieces of equal length,
+  int64_t piece_stride;     // which start so many bytes apart (no matter if there is one)
 };
 
 // Rows of floats, for layers whose activations stay float.

@@ -116,13 +116,17 @@ struct Tiles {
       x[i] = p.codes + (first + 3 * i) * p.codes_stride + segment * p.codes_segment;
     }
     _Pragma("GCC unroll 16") for (int m = 0; m < ROWS; ++m) acc[m][0] = acc[m][1] = V::zero();
-    for (int i = pairs_of(p, segment); i > 0; --i, w += PANEL * P) {
-      vec a, b;
-      load<P, PASS>(w, 0, a, b);
-      step<ROWS>(a, b, x, 0, p.codes_stride, acc);
-      load<P, PASS>(w, 1, a, b);
-      step<ROWS>(a, b, x, 4, p.codes_stride, acc);
-      _Pragma("GCC unroll 8") for (int j = 0; j < (ROWS + 2) / 3; ++j) x[j] += 8;
+    const int pairs = pairs_of(p, segment) / p.pieces;
+    for (int piece = 0; piece < p.pieces; ++piece) {
+      for (int i = pairs; i > 0; --i, w += PANEL * P) {
+        vec a, b;
+        load<P, PASS>(w, 0, a, b);
+        step<ROWS>(a, b, x, 0, p.codes_stride, acc);
+        load<P, PASS>(w, 1, a, b);
+        step<ROWS>(a, b, x, 4, p.codes_stride, acc);
+        _Pragma("GCC unroll 8") for (int j = 0; j < (ROWS + 2) / 3; ++j) x[j] += 8;
+      }
+      _Pragma("GCC unroll 8") for (int j = 0; j < (ROWS + 2) / 3; ++j) x[j] += p.piece_gap;
     }
   }
 
@@ -180,7 +184,9 @@ struct Tiles {
     for (int i = 0; i < 2; ++i) even[i][0] = even[i][1] = odd[i][0] = odd[i][1] = V::zero();
     for (; pairs > 0; --pairs, w += PANEL * P, x += 8) {
       const vec x0 = V::quad(x), x1 = V::quad(x + 4);
-      for (int line = 0; line < P; ++line) V::prefetch(w + 4096 + line * 64);
+      if (P < 8) {  // the processor's own prefetcher keeps up with bytes, not with what takes fewer
+        for (int line = 0; line < P; ++line) V::prefetch(w + 4096 + line * 64);
+      }
       load<P, 0>(w, 0, a, b);
       even[0][0] = V::dot(even[0][0], a, x0), even[0][1] = V::dot(even[0][1], b, x0);
       load<P, 1>(w, 0, a, b);
@@ -271,7 +277,7 @@ struct Tiles {
   }
 
   static void product(const Product& p, int rows) {
-    if (rows == 1) return vector(p);
+    if (rows == 1 && p.pieces == 1) return vector(p);
     switch (p.planes.plane[0].bits) {
       case 1: return all<1>(p, rows);
       case 2: return all<2>(p, rows);

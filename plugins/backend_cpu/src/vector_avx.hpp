@@ -42,10 +42,14 @@ struct Avx2 : Avx256 {
   static vec widen(vec acc, int n) { return _mm256_madd_epi16(acc, _mm256_set1_epi16(int16_t(1 << n))); }
 };
 
-#if defined(__AVXVNNI__)
+#if defined(__AVXVNNI__) || defined(__AVX512VNNI__)
 struct AvxVnni : Avx256 {
   static constexpr bool DIRECT = true;
+#if defined(__AVXVNNI__)
   static vec dot(vec acc, vec u, vec x) { return _mm256_dpbusd_avx_epi32(acc, u, x); }
+#else  // the same instruction in the encoding of AVX-512
+  static vec dot(vec acc, vec u, vec x) { return _mm256_dpbusd_epi32(acc, u, x); }
+#endif
   static vec widen(vec acc, int n) { return sll32(acc, n); }
 
   using fvec = __m256;

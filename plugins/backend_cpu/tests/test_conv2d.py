@@ -33,7 +33,24 @@ def test_any_walk_equals_the_reference(isa: str, data: st.DataObject) -> None:
     ours, reference = kernels(weight, data.draw(st.sampled_from(SCHEMES)), bias=torch.randn(out), conv=conv)
     size = (data.draw(st.integers(5, 14)), data.draw(st.integers(5, 14)))
     x = torch.randn(data.draw(st.integers(0, 3)), channels, *size)
+    if data.draw(st.booleans()):
+        x = x.to(memory_format=torch.channels_last)
     assert torch.equal(ours.call(x), reference.call(x))
+
+
+@pytest.mark.parametrize("width", [("ternary", 2), ("int", 4), ("int", 3), ("odd", 1), ("uint", 8)], ids=str)
+@pytest.mark.parametrize("size", [(1, 97), (3, 200), (4, 4), (2, 1)])
+def test_windows_read_in_the_image_equal_the_reference(isa: str, width: tuple[str, int], size: tuple[int, int]) -> None:
+    for channels, stride in ((8, 1), (16, 2), (5, 1)):
+        ours, reference = kernels(
+            make_weight(*width, (70, channels, 3, 3)), TOKENS, conv=Conv2dShape((1, stride), (1, 1))
+        )
+        x = torch.randn(2, channels, *size)
+        wanted = reference.call(x)
+        for format in (torch.contiguous_format, torch.channels_last):
+            y = ours.call(x.to(memory_format=format))
+            assert torch.equal(y, wanted)
+            assert y.is_contiguous(memory_format=format)
 
 
 @pytest.mark.parametrize("channels", [1, 16, 37])

@@ -85,6 +85,15 @@ def test_codes_and_activations_at_their_ends_do_not_overflow(isa: str, width: tu
                     assert torch.equal(ours.call(x), reference.call(x))
 
 
+@pytest.mark.parametrize("width", [("odd", 1), ("uint", 2), ("uint", 4), ("uint", 7), ("uint", 8)], ids=str)
+def test_the_longest_integer_sums_do_not_overflow(isa: str, width: tuple[str, int]) -> None:
+    ours, reference = kernels(make_weight(*width, (2, 65_536), fill=1), ActivationScheme(8, symmetric=False))
+    for batch in (1, 3):
+        for sign in (-1.0, 1.0):
+            x = torch.full((batch, 65_536), sign)
+            assert torch.equal(ours.call(x), reference.call(x))
+
+
 @pytest.mark.parametrize(
     "width", [("ternary", 2), ("odd", 1), ("odd", 8), ("int", 8), ("uint", 8), ("uint", 5)], ids=str
 )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from qcore.errors import QcoreError
     from qcore.export import inspect, load, save
     from qcore.hookspecs import hookimpl
-    from qcore.nn import calibrate, explain, pack, quantize
+    from qcore.nn import calibrate, compile_plan, explain, pack, quantize
     from qcore.plugins import Framework
     from qcore.quantizers import Quantizer
     from qcore.registry import (
@@ -44,6 +44,7 @@ _HOME = {
     "TaskSpec": "qcore.registry",
     "calibrate": "qcore.nn",
     "compare": "qcore.runs",
+    "compile_plan": "qcore.nn",
     "explain": "qcore.nn",
     "get": "qcore.api",
     "hookimpl": "qcore.hookspecs",
@@ -70,6 +71,7 @@ __all__ = [
     "__version__",
     "calibrate",
     "compare",
+    "compile_plan",
     "explain",
     "get",
     "hookimpl",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -14,6 +14,7 @@ from qcore.tensor import ActivationScheme, Encoded, QTensor
 from qcore.tensor.arithmetic import Conv2dShape
 
 if TYPE_CHECKING:
+    from qcore.backends.plan.base import Compiled, Program
     from qcore.backends.training import TrainingKernels
 
 __all__ = ["Backend", "Kernel", "KernelRequest", "Probe", "Refusal"]
@@ -126,4 +127,24 @@ class Backend(ABC):
 
     def training_kernels(self, device: torch.device) -> TrainingKernels | None:
         """Return what quantizes tensors on ``device`` in training, or None: torch does."""
+        return None
+
+    def compile(self, program: Program) -> Compiled | str:
+        """Return what runs a whole ``program``, or why this backend cannot; optional.
+
+        The result maps the shape of a sample to what runs float32 (rows, *shape) on the weights' device, and raises
+        UsageError for a shape that does not fit. What runs may be called from several threads at once.
+        """
+        return "it compiles no plans"
+
+    def experts(self, kernels: Sequence[Kernel]) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """Return what runs linear layers of one shape as the experts of a mixture, in one call; optional.
+
+        Args:
+            kernels: one an expert, all prepared by this backend.
+
+        Returns:
+            What maps ``x`` (rows, features) and weights (rows, experts) to ``sum_e w_e f_e(x)``, where an expert sees
+            the rows that have a weight for it alone; or None.
+        """
         return None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from qcore.backends.base import Backend, Kernel, KernelRequest, Probe
+from qcore.backends.plan.base import Compiled, Program, Runner, Shape
 from qcore.tensor import Encoded, QTensor
 from qcore.tensor.layers import Input, conv2d, encode_images, linear
 
@@ -41,6 +42,15 @@ class ReferenceBackend(Backend):
         held = replace(encoded, codes=codes)
         how = "integer sums" if request.integer else "float sums on dequantized weights"
         return Kernel(f"{request.op}, {how}", _layer(request, held, bias), codes.numel() * codes.element_size())
+
+    def compile(self, program: Program) -> Compiled:
+        """Run the steps one by one in torch; packed layers on the kernels that they have."""
+
+        def specialize(shape: Shape) -> Runner:
+            program.shapes(shape)
+            return torch.no_grad()(program)
+
+        return specialize
 
 
 def _layer(request: KernelRequest, held: Encoded, bias: Tensor | None) -> Callable[[Input], Tensor]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from qcore.nn.models import Architecture, architecture_of, build_model
     from qcore.nn.packed import PackedConv2d, PackedLayer, PackedLinear
     from qcore.nn.packing import Explanation, explain, pack
+    from qcore.nn.plan import Plan, PlanBuilder, compile_plan
     from qcore.nn.scaling import Rescale, ScaledNetwork, Standardize
 
 _HOMES = {
@@ -27,6 +28,8 @@ _HOMES = {
     "PackedConv2d": "packed",
     "PackedLayer": "packed",
     "PackedLinear": "packed",
+    "Plan": "plan",
+    "PlanBuilder": "plan",
     "QuantConv2d": "layers",
     "QuantLayer": "layers",
     "QuantLinear": "layers",
@@ -36,6 +39,7 @@ _HOMES = {
     "architecture_of": "models",
     "build_model": "models",
     "calibrate": "convert",
+    "compile_plan": "plan",
     "explain": "packing",
     "load_balance": "mixture",
     "pack": "packing",
@@ -53,6 +57,8 @@ __all__ = [
     "PackedConv2d",
     "PackedLayer",
     "PackedLinear",
+    "Plan",
+    "PlanBuilder",
     "QuantConv2d",
     "QuantLayer",
     "QuantLinear",
@@ -62,6 +68,7 @@ __all__ = [
     "architecture_of",
     "build_model",
     "calibrate",
+    "compile_plan",
     "explain",
     "load_balance",
     "pack",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,10 @@ from qcore.nn import init
 from qcore.nn.config import CNNConfig
 from qcore.nn.dropout import Dropout
 from qcore.nn.scaling import ScaledNetwork
+
+if TYPE_CHECKING:
+    from qcore.backends.plan import Value
+    from qcore.nn.plan import PlanBuilder
 
 __all__ = ["CNN", "build_cnn"]
 
@@ -40,6 +46,11 @@ class CNN(ScaledNetwork):
         pooled = self.features(self.scaler(x)).mean(dim=(2, 3))
         out: Tensor = self.rescale(self.head(self.dropout(pooled)))
         return out
+
+    def plan(self, builder: PlanBuilder, x: Value) -> Value:
+        """Say it in the steps of a plan."""
+        pooled = builder.spatial_mean(builder.lower(self.features, builder.lower(self.scaler, x)))
+        return builder.lower(self.rescale, builder.lower(self.head, pooled))
 
 
 def build_cnn(config: CNNConfig, generator: torch.Generator) -> CNN:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from qcore.errors import ConfigError
+
+if TYPE_CHECKING:
+    from qcore.backends.plan import Value
+    from qcore.nn.plan import PlanBuilder
 
 __all__ = ["Dropout", "set_generator"]
 
@@ -34,6 +40,10 @@ class Dropout(nn.Module):
             self.generator = torch.Generator(x.device).manual_seed(seed)
         kept = torch.rand(x.shape, generator=self.generator, device=x.device) >= self.p
         return x * kept.to(x.dtype) / (1 - self.p if self.p < 1 else 1)
+
+    def plan(self, builder: PlanBuilder, x: Value) -> Value:
+        """Say it in the steps of a plan: nothing."""
+        return x
 
     def extra_repr(self) -> str:
         """Return the share dropped."""

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from qcore.backends.base import Kernel
+from qcore.backends.plan.routing import combine
 from qcore.errors import ConfigError
+from qcore.nn.packed import Grouped, group_experts, kernel_of
 from qcore.routers.base import Router, Routing
+
+if TYPE_CHECKING:
+    from qcore.backends.plan import Value
+    from qcore.nn.plan import PlanBuilder
 
 __all__ = ["MixtureOfExperts", "load_balance"]
 
@@ -33,6 +41,8 @@ class MixtureOfExperts(nn.Module):
         self.router = router
         self.trunk = trunk
         self.last_routing: Routing | None = None
+        self._kernels: tuple[Kernel | None, ...] = ()
+        self._run: Grouped | None = None
         if len(self.experts) != router.experts:
             raise ConfigError(f"{len(self.experts)} experts for a router of {router.experts}")
 
@@ -45,19 +55,25 @@ class MixtureOfExperts(nn.Module):
 
     def combine(self, features: Tensor, routing: Routing) -> Tensor:
         """Return the weighted sum of the experts' outputs for ``features`` (rows, ...)."""
-        out: Tensor | None = None
-        called = routing.weights.detach() != 0
-        for index, expert in enumerate(self.experts):
-            rows = called[:, index].nonzero().squeeze(1)
-            if rows.numel() == 0:
-                continue
-            part = expert(features[rows])
-            weight = routing.weights[rows, index].reshape(-1, *([1] * (part.dim() - 1))).to(part.dtype)
-            if out is None:
-                out = part.new_zeros(features.shape[0], *part.shape[1:])
-            out = out.index_add(0, rows, part * weight)
-        # No row called any expert: an empty batch, or weights of nothing but zeros.
-        return torch.zeros_like(self.experts[0](features)) if out is None else out
+        # One call for all experts carries no gradient to the router.
+        differentiable = torch.is_grad_enabled() and routing.weights.requires_grad
+        grouped = None if differentiable or features.dim() != 2 else self._grouped()
+        if grouped is not None:
+            return grouped(features, routing.weights)
+        return combine(list(self.experts), features, routing.weights)
+
+    def plan(self, builder: PlanBuilder, x: Value) -> Value:
+        """Say it in the steps of a plan."""
+        weights = builder.lower(self.router, x)
+        features = x if self.trunk is None else builder.lower(self.trunk, x)
+        return builder.experts(features, weights, self.experts)
+
+    def _grouped(self) -> Grouped | None:
+        """Return what runs all experts in one call, if they are packed linear layers that one backend runs."""
+        kernels = tuple(kernel_of(expert) for expert in self.experts)
+        if kernels != self._kernels:  # made anew when a layer is moved or loaded
+            self._kernels, self._run = kernels, group_experts(self.experts)
+        return self._run
 
     def visits(self) -> list[int]:
         """Return how many rows of the latest call each expert saw; empty before the first call."""
@@ -68,13 +84,12 @@ class MixtureOfExperts(nn.Module):
 
     def __deepcopy__(self, memo: dict[int, object]) -> MixtureOfExperts:
         # The latest routing may carry a graph, which cannot be copied and is nobody's state.
-        routing, self.last_routing = self.last_routing, None
-        try:
-            copied = type(self).__new__(type(self))
-            memo[id(self)] = copied
-            copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        finally:
-            self.last_routing = routing
+        # What runs the experts belongs to their kernels, which copies make anew.
+        lost = {"last_routing": None, "_kernels": (), "_run": None}
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        kept = {name: value for name, value in self.__dict__.items() if name not in lost}
+        copied.__dict__.update(copy.deepcopy(kept, memo) | lost)
         return copied
 
 

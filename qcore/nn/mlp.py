@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,6 +12,10 @@ from qcore.nn import init
 from qcore.nn.config import MLPConfig
 from qcore.nn.dropout import Dropout
 from qcore.nn.scaling import ScaledNetwork
+
+if TYPE_CHECKING:
+    from qcore.backends.plan import Value
+    from qcore.nn.plan import PlanBuilder
 
 __all__ = ["MLP", "MLPBlock", "build_mlp"]
 
@@ -38,6 +44,12 @@ class MLPBlock(nn.Module):
         out: Tensor = self.dropout(F.relu(self.post_norm(self.linear(self.pre_norm(x)))))
         return out
 
+    def plan(self, builder: PlanBuilder, x: Value) -> Value:
+        """Say it in the steps of a plan."""
+        for part in (self.pre_norm, self.linear, self.post_norm):
+            x = builder.lower(part, x)
+        return builder.relu(x)
+
 
 class MLP(ScaledNetwork):
     """Blocks of hidden layers and a linear head; takes raw features, (rows, in_features)."""
@@ -64,6 +76,12 @@ class MLP(ScaledNetwork):
         """Return (rows, out_features)."""
         out: Tensor = self.rescale(self.head(self.blocks(self.scaler(x))))
         return out
+
+    def plan(self, builder: PlanBuilder, x: Value) -> Value:
+        """Say it in the steps of a plan."""
+        for part in (self.scaler, self.blocks, self.head, self.rescale):
+            x = builder.lower(part, x)
+        return x
 
 
 def build_mlp(config: MLPConfig, generator: torch.Generator) -> MLP:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
-from qcore.backends.base import KernelRequest
+from qcore.backends.base import Kernel, KernelRequest
 from qcore.backends.choice import BackendChoice, Candidate, choose
 from qcore.errors import CalibrationError
 from qcore.nn.layers import QuantConv2d, QuantLayer, conv_shape, encode_input, pad_input
@@ -18,7 +18,16 @@ from qcore.tensor import QTensor
 from qcore.tensor.arithmetic import Conv2dShape
 from qcore.tensor.integer import as_tokens
 
-__all__ = ["PackedConv2d", "PackedLayer", "PackedLinear", "pack_layer", "walk_of"]
+__all__ = [
+    "Grouped",
+    "PackedConv2d",
+    "PackedLayer",
+    "PackedLinear",
+    "group_experts",
+    "kernel_of",
+    "pack_layer",
+    "walk_of",
+]
 
 _PREFIX = "weight_"
 
@@ -233,3 +242,27 @@ def pack_layer(layer: QuantLayer) -> PackedLayer:
     if isinstance(layer, QuantConv2d):
         return PackedConv2d(*common, layer.shape, layer.padding_mode, tuple(layer.reversed_padding))
     return PackedLinear(*common)
+
+
+Grouped = Callable[[Tensor, Tensor], Tensor]
+"""Maps ``x`` (rows, features) and weights (rows, experts) to the weighted sum of the experts."""
+
+
+def kernel_of(expert: nn.Module) -> Kernel | None:
+    """Return the kernel of an expert that is a packed linear layer and nothing more, or None."""
+    if type(expert) is not PackedLinear or expert.choice is None or expert._coded_input:
+        return None
+    return None if expert._forward_hooks or expert._forward_pre_hooks else expert.choice.kernel
+
+
+def group_experts(experts: Iterable[nn.Module]) -> Grouped | None:
+    """Return what runs packed linear layers of one shape in one call; None if they are not, or no backend does."""
+    layers = [expert for expert in experts if isinstance(expert, PackedLinear)]
+    kernels = [kernel for kernel in map(kernel_of, layers) if kernel is not None]
+    if not layers or len(kernels) < len(list(experts)):
+        return None
+    ids = {layer.choice.backend for layer in layers if layer.choice is not None}
+    shapes = {layer.weight.shape for layer in layers}
+    if len(ids) > 1 or len(shapes) > 1:
+        return None
+    return next(c.backend.experts(kernels) for c in layers[0]._candidates if c.id in ids)

@@ -12,6 +12,7 @@ from qcore.backends.choice import Candidate, find_backends, report_fallback
 from qcore.nn.convert import replace_modules
 from qcore.nn.layers import QuantLayer
 from qcore.nn.packed import PackedLayer, pack_layer
+from qcore.nn.plan.compile import Plan
 from qcore.registry import Registry
 
 __all__ = ["Explanation", "explain", "pack", "packed_layers", "prepare_layers"]
@@ -83,16 +84,26 @@ class Explanation:
     def __str__(self) -> str:
         if not self.rows:
             return "no packed layer: call qcore.pack(model) first"
-        lines = [f"{row['layer']}: {row['backend']} ({row['kernel']}), {row['bits']} bits" for row in self.rows]
+        lines = [_line(row) for row in self.rows]
         reasons = {f"  not {r['backend']}: {r['reason']}" for row in self.rows for r in row["refused"]}
         return "\n".join([*lines, *sorted(reasons)])
 
 
+def _line(row: dict[str, Any]) -> str:
+    bits = "" if row["bits"] == "-" else f", {row['bits']} bits"
+    return f"{row['layer'] or 'the model'}: {row['backend']} ({row['kernel']}){bits}"
+
+
 def explain(model: nn.Module) -> Explanation:
-    """Return what runs each quantized or packed layer of ``model``, and why each better backend was refused."""
+    """Return what runs each quantized or packed layer of ``model``, and why each better backend was refused.
+
+    Of a plan, each step: ``op`` names what is fused into it.
+    """
     rows = []
     for path, layer in model.named_modules():
-        if isinstance(layer, PackedLayer):
+        if isinstance(layer, Plan):
+            rows += layer.explain()
+        elif isinstance(layer, PackedLayer):
             rows.append(_packed_row(path, layer))
         elif isinstance(layer, QuantLayer):
             rows.append(_row(path, type(layer).__name__, "-", "none", "fake-quantized, not packed", 0.0, []))

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from qcore.backends.plan import Value
+    from qcore.nn.plan import PlanBuilder
 
 __all__ = ["Rescale", "ScaledNetwork", "Standardize"]
 
@@ -37,6 +43,10 @@ class Standardize(nn.Module):
         shape = (-1, *([1] * (x.dim() - 2)))
         return (x - self.mean.view(shape)) / self.std.view(shape)
 
+    def plan(self, builder: PlanBuilder, x: Value) -> Value:
+        """Say it in the steps of a plan."""
+        return builder.standardize(x, self.mean, self.std)
+
 
 class Rescale(nn.Module):
     """``y * std + mean``: from a network's output to the units of a regression's targets.
@@ -62,6 +72,10 @@ class Rescale(nn.Module):
     def forward(self, y: Tensor) -> Tensor:
         """Return ``y`` in the targets' units."""
         return y * self.std + self.mean
+
+    def plan(self, builder: PlanBuilder, y: Value) -> Value:
+        """Say it in the steps of a plan."""
+        return builder.rescale(y, self.mean, self.std)
 
 
 class ScaledNetwork(nn.Module):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from qcore.errors import ConfigError
 from qcore.routers.base import Router, Routing
 from qcore.routers.config import RouterConfig, TopKConfig
+
+if TYPE_CHECKING:
+    from qcore.backends.plan import Value
+    from qcore.nn.plan import PlanBuilder
 
 __all__ = ["TopKRouter", "empty_linear", "row_exact"]
 
@@ -49,6 +55,15 @@ class TopKRouter(Router):
         if not self.training:
             weights = weights / weights.sum(dim=1, keepdim=True)
         return Routing(weights, probabilities)
+
+    def plan(self, builder: PlanBuilder, x: Value) -> Value:
+        """Say the weights in the steps of a plan."""
+        for layer in self.net:
+            if isinstance(layer, nn.Linear):
+                x = builder.linear(x, layer.weight, layer.bias, precise=True)
+            else:
+                x = builder.relu(x)
+        return builder.choose(builder.softmax(x), self.config.k)
 
 
 def empty_linear(in_features: int, out_features: int) -> nn.Linear:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import torch
 from torch import Tensor
 
 from qcore.routers.base import Router, Routing
 from qcore.routers.config import UniformConfig
+
+if TYPE_CHECKING:
+    from qcore.backends.plan import Value
+    from qcore.nn.plan import PlanBuilder
 
 __all__ = ["UniformRouter"]
 
@@ -19,3 +26,7 @@ class UniformRouter(Router):
         """Route ``x``, float (rows, in_features)."""
         share = x.new_full((x.shape[0], self.experts), 1.0 / self.experts).float()
         return Routing(share, share)
+
+    def plan(self, builder: PlanBuilder, x: Value) -> Value:
+        """Say the weights in the steps of a plan."""
+        return builder.constant(x, torch.full((self.experts,), 1.0 / self.experts))

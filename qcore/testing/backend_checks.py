@@ -13,6 +13,7 @@ from qcore.tensor import Encoded, QTensor
 from qcore.tensor.layers import conv2d, linear
 from qcore.testing.backend_problems import Problem, convolutions, extremes, float_layers, linears, mixed_widths
 from qcore.testing.cases import SkipCheck, expect
+from qcore.testing.plan_problems import float_plans
 from qcore.testing.subjects import Offer
 
 
@@ -96,6 +97,28 @@ def check_kernel_says_what_it_is(offer: Offer) -> None:
         expect(kernel.name.strip(), f"{problem.name}: the kernel has no name")
         expect(kernel.nbytes > 0, f"{problem.name}: the kernel takes {kernel.nbytes} bytes")
         expect(kernel.bound >= 0, f"{problem.name}: the kernel's bound is {kernel.bound}")
+
+
+def check_plans_compute_their_steps(offer: Offer) -> None:
+    """A plan is its steps: what the backend compiles agrees with their definitions, and with exact ones bit for bit."""
+    backend = available(offer)
+    refusals = []
+    for problem in float_plans():
+        compiled = backend.compile(problem.program)
+        if isinstance(compiled, str):
+            expect(compiled.strip(), f"{problem.name}: not compiled, without a reason")
+            refusals.append(compiled)
+            continue
+        run, wanted = compiled(tuple(problem.x.shape[1:])), problem.program(problem.x)
+        got = run(problem.x)
+        expect(
+            got.dtype == wanted.dtype and got.shape == wanted.shape, f"{problem.name}: {tuple(got.shape)} {got.dtype}"
+        )
+        off, limit = _worst(got, wanted), problem.bound * float(wanted.abs().max())
+        expect(off <= limit, f"{problem.name}: off by {off:.3g}, its steps' bounds allow {limit:.3g}")
+        expect(len(run(problem.x[:0])) == 0, f"{problem.name}: no rows give rows")
+    if len(refusals) == len(list(float_plans())):
+        raise SkipCheck(f"it compiles no plan: {refusals[0]}")
 
 
 def _run_exactly(backend: Backend, problems: Iterable[Problem]) -> None:

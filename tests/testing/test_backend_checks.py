@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from qcore.backends import Kernel, KernelRequest, Probe
+from qcore.backends.plan import Program
+from qcore.backends.plan.base import Compiled
 from qcore.backends.reference import ReferenceBackend
 from qcore.registry import BackendSpec, Registry
 from qcore.tensor import Encoded, QTensor
@@ -102,6 +104,22 @@ class NamedOtherwise(Good):
     name: ClassVar[str] = "another"
 
 
+class RoundsItsPlans(Good):
+    def compile(self, program: Program) -> Compiled:
+        run = super().compile(program)
+        return lambda shape: lambda x: run(shape)(x).to(torch.bfloat16).float()
+
+
+class CompilesNoPlans(Good):
+    def compile(self, program: Program) -> str:  # type: ignore[override]
+        return "not this year"
+
+
+class RefusesPlansSilently(Good):
+    def compile(self, program: Program) -> str:  # type: ignore[override]
+        return ""
+
+
 class Absent(Good):
     def probe(self) -> Probe:
         return Probe(False, "cuda", "no such device here")
@@ -144,6 +162,8 @@ FAULTY: list[tuple[type[ReferenceBackend], str, str]] = [
     (GivesNoReason, "probe_answers", "no reason"),
     (NamedOtherwise, "name_is_its_specs", "'another'"),
     (RejectsSilently, "integer_linear_is_exact", "without a reason"),
+    (RoundsItsPlans, "plans_compute_their_steps", "bounds allow"),
+    (RefusesPlansSilently, "plans_compute_their_steps", "without a reason"),
 ]
 
 
@@ -167,6 +187,11 @@ def test_absent_hardware_is_skipped_with_its_reason(name: str) -> None:
 def test_a_backend_that_rejects_every_layer_is_skipped_with_the_reason() -> None:
     result = run_case(Case(CHECKS["integer_conv_is_exact"], offer(RejectsAll)))
     assert result.status == "skipped" and "not today" in result.message
+
+
+def test_a_backend_that_compiles_no_plan_is_skipped_with_the_reason() -> None:
+    result = run_case(Case(CHECKS["plans_compute_their_steps"], offer(CompilesNoPlans)))
+    assert result.status == "skipped" and "not this year" in result.message
 
 
 def test_problems_cover_every_width_and_reach_both_ends_of_the_codes() -> None:

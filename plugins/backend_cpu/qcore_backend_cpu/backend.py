@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,10 +13,17 @@ from qcore.backends import Backend, Kernel, KernelRequest, Probe, TrainingKernel
 from qcore.errors import UsageError
 from qcore.tensor import QTensor
 from qcore_backend_cpu.conv2d import conv2d_blocks, conv2d_call
-from qcore_backend_cpu.linear import coded_linear_call, linear_call, real_linear_call
+from qcore_backend_cpu.experts import experts_call
+from qcore_backend_cpu.kernel import CpuKernel
+from qcore_backend_cpu.linear import Call, coded_linear_call, linear_call, real_linear_call
 from qcore_backend_cpu.native import ISA_VARIABLE, UNTRIED, chosen_isa, instruction_sets, load
+from qcore_backend_cpu.plan import Assembly, refusal
 from qcore_backend_cpu.prepare import prepare_block
 from qcore_backend_cpu.training import CpuTrainingKernels
+
+if TYPE_CHECKING:
+    from qcore.backends.plan import Program
+    from qcore.backends.plan.base import Compiled
 
 __all__ = ["CpuBackend"]
 
@@ -67,14 +75,27 @@ class CpuBackend(Backend):
         name = f"{request.op} {chosen_isa()}, {sums}"
         if request.op == "conv2d":
             blocks = conv2d_blocks(request, weight, bias)
-            return Kernel(name, conv2d_call(request, weight, blocks, bias), sum(block.numel() for block in blocks))
+            return _kernel(name, conv2d_call(request, weight, blocks, bias), 0.0, request, blocks)
         block = prepare_block(request, weight, bias)
         if not request.integer:
             bound = 2.0**-22 * (weight.cols + 3)  # as many roundings, in another order than torch
-            return Kernel(name, real_linear_call(request, weight, block, bias), block.numel(), bound)
+            return _kernel(name, real_linear_call(request, weight, block, bias), bound, request, [block])
         make = coded_linear_call if request.coded_input else linear_call
-        return Kernel(name, make(request, block), block.numel())
+        return _kernel(name, make(request, block), 0.0, request, [block])
+
+    def compile(self, program: Program) -> Compiled | str:
+        """Return one compiled object that runs all steps in one call, or why there is none."""
+        return refusal(program) or Assembly(program)
+
+    def experts(self, kernels: Sequence[Kernel]) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """Return what runs integer linear layers of one shape on grouped rows."""
+        return experts_call(kernels)
 
     def training_kernels(self, device: torch.device) -> TrainingKernels | None:
         """Return the fused fake quantization, on the CPU."""
         return CpuTrainingKernels() if device.type == "cpu" else None
+
+
+def _kernel(name: str, call: Call, bound: float, request: KernelRequest, blocks: list[Tensor]) -> CpuKernel:
+    nbytes = sum(block.numel() for block in blocks)
+    return CpuKernel(name, call, nbytes, bound, request=request, blocks=tuple(blocks))

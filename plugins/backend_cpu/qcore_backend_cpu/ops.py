@@ -1,9 +1,10 @@
 """The kernels as ``torch.library`` ops, through which ``torch.compile`` and ``torch.export`` pass.
 
 ``qcore_cpu::linear(x, block, rows)``, ``qcore_cpu::linear_coded(codes, scale, zero_point, block, rows, step, less)``,
-``qcore_cpu::conv2d(x, blocks, out_channels, kernel, stride, padding, dilation)``. A block is the prepared weight, uint8
-(nbytes,); it is checked at each call, because an op can be called with anything. Eager layers do not come this way: an
-op's dispatch takes longer than a small layer. The ops of training stand in :mod:`qcore_backend_cpu.training_ops`.
+``qcore_cpu::conv2d(x, blocks, out_channels, kernel, stride, padding, dilation)`` and, for the experts of a mixture on
+grouped rows, ``qcore_cpu::moe_linear(x, weights, blocks, rows)``. A block is the prepared weight, uint8 (nbytes,); it is
+checked at each call, because an op can be called with anything. Eager layers do not come this way: an op's dispatch
+takes longer than a small layer. The ops of training stand in :mod:`qcore_backend_cpu.training_ops`.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ __all__ = [
     "conv2d_op",
     "linear_coded_op",
     "linear_op",
+    "moe_linear_op",
     "out_size",
     "run_conv2d",
     "run_linear",
     "run_linear_coded",
+    "run_moe_linear",
 ]
 
 _LIBRARY = torch.library.Library("qcore_cpu", "DEF")  # type: ignore[no-untyped-call]
@@ -35,6 +38,7 @@ for _schema in (
     " -> Tensor",
     "conv2d(Tensor x, Tensor[] blocks, int out_channels, int[] kernel, int[] stride, int[] padding, int[] dilation)"
     " -> Tensor",
+    "moe_linear(Tensor x, Tensor weights, Tensor[] blocks, int rows) -> Tensor",
 ):
     _LIBRARY.define(_schema)  # type: ignore[no-untyped-call]
 
@@ -60,6 +64,25 @@ def run_linear_coded(
     addresses = (block.data_ptr(), codes.data_ptr(), codes.shape[0], y.data_ptr())
     native.linear_coded(*addresses, threads, scale.data_ptr(), zero, per_row, step, less)
     return y
+
+
+def run_moe_linear(x: Tensor, weights: Tensor, blocks: Sequence[Tensor], rows: int) -> Tensor:
+    """Return ``sum_e weights[:, e] * layer_e(x)``, (n, rows) in the dtype of ``x`` (n, cols), on grouped rows.
+
+    Args:
+        x: float (n, cols).
+        weights: float (n, experts); an expert sees the rows whose weight for it is not 0.
+        blocks: one prepared weight for each expert.
+        rows: outputs of each.
+    """
+    plain = x.detach().to(torch.float32).contiguous()
+    shares = weights.detach().to(torch.float32).contiguous()
+    y = torch.empty((plain.shape[0], rows))
+    native, _ = load()
+    addresses = [block.data_ptr() for block in blocks]
+    threads = torch.get_num_threads()
+    native.moe_linear(addresses, shares.data_ptr(), plain.data_ptr(), plain.shape[0], y.data_ptr(), threads)
+    return y.to(x.dtype)
 
 
 def run_conv2d(
@@ -135,6 +158,15 @@ def _linear(x: Tensor, block: Tensor, rows: int) -> Tensor:
     return run_linear(x, block, rows)
 
 
+def _moe_linear(x: Tensor, weights: Tensor, blocks: list[Tensor], rows: int) -> Tensor:
+    if x.dim() != 2 or not blocks or weights.shape != (x.shape[0], len(blocks)):
+        what = f"{tuple(x.shape)}, {tuple(weights.shape)} and {len(blocks)} blocks"
+        raise UsageError(f"(rows, features), (rows, experts) and a block for each expert, not {what}")
+    for block in blocks:
+        _check_block(block, rows, x.shape[1], "floats")
+    return run_moe_linear(x, weights, blocks, rows)
+
+
 def _linear_coded(
     codes: Tensor, scale: Tensor, zero_point: Tensor | None, block: Tensor, rows: int, step: int, less: int
 ) -> Tensor:
@@ -179,6 +211,10 @@ def _fake_linear(x: Tensor, block: Tensor, rows: int) -> Tensor:
     return x.new_empty((*x.shape[:-1], rows))
 
 
+def _fake_moe_linear(x: Tensor, weights: Tensor, blocks: list[Tensor], rows: int) -> Tensor:
+    return x.new_empty((x.shape[0], rows))
+
+
 def _fake_linear_coded(
     codes: Tensor, scale: Tensor, zero_point: Tensor | None, block: Tensor, rows: int, step: int, less: int
 ) -> Tensor:
@@ -203,6 +239,7 @@ for _name, _run, _fake in (
     ("linear", _linear, _fake_linear),
     ("linear_coded", _linear_coded, _fake_linear_coded),
     ("conv2d", _conv2d, _fake_conv2d),
+    ("moe_linear", _moe_linear, _fake_moe_linear),
 ):
     _LIBRARY.impl(_name, _run, "CPU")  # type: ignore[no-untyped-call]
     torch.library.register_fake(f"qcore_cpu::{_name}", _fake, lib=_LIBRARY)
@@ -210,3 +247,4 @@ for _name, _run, _fake in (
 linear_op = torch.ops.qcore_cpu.linear.default
 linear_coded_op = torch.ops.qcore_cpu.linear_coded.default
 conv2d_op = torch.ops.qcore_cpu.conv2d.default
+moe_linear_op = torch.ops.qcore_cpu.moe_linear.default

@@ -19,6 +19,7 @@
 #include "fake.hpp"
 #include "linear.hpp"
 #include "machine.hpp"
+#include "plan_module.hpp"
 #include "prepare.hpp"
 
 namespace nb = nanobind;
@@ -199,4 +200,5 @@ NB_MODULE(_kernels, m) {
   m.def("learned_scale_gradients", &learned, release());
   m.def("convolution", &convolution, release());
   m.def("linear_coded", &linear_coded, release());
+  bind_plans(m);
 }

@@ -64,4 +64,6 @@ assert os.waitpid(child, 0)[1] == 0
 
 def test_a_forked_child_works_on() -> None:
     paths = os.pathsep.join(filter(None, sys.path))
-    subprocess.run([sys.executable, "-c", _FORK], check=True, timeout=120, env={**os.environ, "PYTHONPATH": paths})
+    subprocess.run(
+        [sys.executable, "-P", "-c", _FORK], check=True, timeout=120, env={**os.environ, "PYTHONPATH": paths}
+    )

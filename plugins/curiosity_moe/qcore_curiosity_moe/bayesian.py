@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,10 @@ from qcore.nn.init import skip_init
 from qcore.routers import Router, RouterConfig, Routing
 from qcore_curiosity_moe import prior
 from qcore_curiosity_moe.config import BayesianRouterConfig
+
+if TYPE_CHECKING:
+    from qcore.backends.plan import Value
+    from qcore.nn import PlanBuilder
 
 __all__ = ["BayesianRouter", "UncalibratedRouterWarning"]
 
@@ -163,6 +167,29 @@ class BayesianRouter(Router):
         raw = torch.cat([self.raw_uncertainty(self.probabilities(rows)[0]) for rows in torch.split(x, ROWS_AT_ONCE)])
         self.train(training)
         self._set_range(*prior.quantiles(raw, LOW_QUANTILE, HIGH_QUANTILE), momentum=1.0)
+
+    def plan(self, builder: PlanBuilder, x: Value) -> Value:
+        """Say the weights in the steps of a plan: float64 as in eval mode, with the sums in another order.
+
+        The options that only the paper's comparisons use have no steps: another ``rule``, the ``deterministic`` base,
+        and ``batch_minmax``.
+        """
+        config = self.config
+        plain = (config.rule, config.base, config.normalisation)
+        if plain != ("precision_prior", "mean", "calibrated"):
+            raise builder.refuse(f"a router with {', '.join(plain)}", "use the packed model without a plan")
+        if not (self._warned or bool(self.fitted)):
+            self._warn()
+        mask1, mask2 = self._masks(torch.float64)
+        hidden = builder.relu(builder.linear(x, self.layer1.weight, self.layer1.bias, precise=True))
+        hidden = builder.linear(builder.masked(hidden, mask1), self.layer2.weight, self.layer2.bias, precise=True)
+        hidden = builder.masked(builder.relu(hidden), mask2)
+        passes = builder.softmax(builder.linear(hidden, self.layer3.weight, self.layer3.bias, precise=True))
+        raw = builder.disagreement(passes, config.uncertainty)
+        normalised = builder.normalise(raw, float(self.low), float(self.high))
+        slope = self.alpha.double() * self.beta.double()
+        tilted = builder.tilt(builder.pass_mean(passes), normalised, slope, self.bias.double() * self.beta)
+        return builder.choose(tilted, config.k)
 
     def _passes(self, x: Tensor, mask1: Tensor, mask2: Tensor) -> Tensor:
         dtype = mask1.dtype

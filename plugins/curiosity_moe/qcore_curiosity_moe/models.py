@@ -18,6 +18,8 @@ from qcore_curiosity_moe.cascade import Cascade
 from qcore_curiosity_moe.config import CascadeConfig, EnsembleConfig, MixtureConfig, NetworkConfig
 
 if TYPE_CHECKING:
+    from qcore.backends.plan import Value
+    from qcore.nn import PlanBuilder
     from qcore.routers import Router
 
 __all__ = ["Ensemble", "Mixture", "adopt", "cascade", "ensemble", "mixture"]
@@ -44,6 +46,12 @@ class Mixture(ScaledNetwork):
         """Return (rows, out_features) for raw features (rows, in_features)."""
         out: Tensor = self.rescale(self.moe(self.scaler(x)))
         return out
+
+    def plan(self, builder: PlanBuilder, x: Value) -> Value:
+        """Say it in the steps of a plan."""
+        for part in (self.scaler, self.moe, self.rescale):
+            x = builder.lower(part, x)
+        return x
 
 
 class CascadeNetwork(ScaledNetwork):

@@ -1,0 +1,119 @@
+"""Whole models in one call: packed models and their plans against their own float models run by torch, one thread."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from common import interleaved, ratio, write
+from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval
+
+import qcore
+from qcore.nn import build_model
+
+INPUT = 'core/int(bits=8, granularity="token")'
+EXPERTS = ("bitnet/ternary", "core/int(bits=4)", "core/int(bits=8)")
+BITS4 = {"weight": "core/int(bits=4)", "input": INPUT}
+VGG = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 256, 256, "M")
+FEATURES, CLASSES, HIDDEN = 1536, 50, (640, 320)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def mixture() -> dict[str, nn.Module]:
+    """A trained router's spread, three experts of ternary, 4-bit and 8-bit weights, and float heads."""
+    config = {"in_features": FEATURES, "out_features": CLASSES, "hidden": HIDDEN}
+    model = build_model("curiosity_moe/mixture", config).eval()
+    with torch.no_grad():
+        model.moe.router.layer3.weight.mul_(3)
+    model.moe.router.calibrate(normal(512, FEATURES, seed=1))
+    rules: dict[str, object] = {"moe.experts.*.head": None}
+    for i, weight in enumerate(EXPERTS):
+        rules[f"moe.experts.{i}.*"] = {"weight": weight, "input": INPUT}
+    return with_plan(model, rules)
+
+
+def mlp() -> dict[str, nn.Module]:
+    config = {"in_features": FEATURES, "out_features": CLASSES, "hidden": HIDDEN}
+    return with_plan(build_model("core/mlp", config).eval(), {"head": None, "*": BITS4})
+
+
+def vgg() -> dict[str, nn.Module]:
+    """32 x 32 images; torch runs channels-last, as it is and with the batch norms folded into the convolutions."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for width in VGG:
+        if isinstance(width, str):
+            layers.append(nn.MaxPool2d(2))
+        else:
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+            channels = width
+    layers += [nn.Flatten(), nn.Linear(1024, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, 10)]
+    model = nn.Sequential(*layers).eval()
+    models = with_plan(model, {"*": BITS4})
+    models["float"] = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    return models | {"float, norms folded": folded(model).to(memory_format=torch.channels_last)}
+
+
+def folded(model: nn.Sequential) -> nn.Module:
+    layers = [*copy.deepcopy(model), nn.Identity()]
+    for i, (first, second) in enumerate(pairwise(layers)):
+        if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+            layers[i], layers[i + 1] = fuse_conv_bn_eval(first, second), nn.Identity()
+    return nn.Sequential(*layers).eval()
+
+
+def with_plan(model: nn.Module, rules: dict[str, object]) -> dict[str, nn.Module]:
+    packed = qcore.pack(qcore.quantize(model, rules))
+    return {"float": model, "packed": packed, "packed, plan": qcore.compile_plan(packed)}
+
+
+def measure(models: dict[str, nn.Module], x: Tensor, rounds: int) -> dict[str, dict[str, float]]:
+    def call(name: str, model: nn.Module) -> Callable[[], object]:
+        last = x.dim() == 4 and name.startswith("float")
+        own = x.contiguous(memory_format=torch.channels_last) if last else x
+        return lambda: model(own)
+
+    with torch.inference_mode():
+        times = interleaved({name: call(name, model) for name, model in models.items()}, rounds=rounds)
+    return {
+        name: {"median_us": 1e6 * statistics.median(values), **ratio(times["float"], values)}
+        for name, values in times.items()
+    }
+
+
+CASES: list[tuple[str, Callable[[], dict[str, nn.Module]], tuple[int, ...], dict[int, int]]] = [
+    ("curiosity MoE 1536-640-320, 3 experts", mixture, (FEATURES,), {1: 300, 64: 60}),
+    ("VGG of 11 layers, 4-bit weights, 8-bit inputs", vgg, (3, 32, 32), {1: 60, 32: 15}),
+    ("MLP 1536-640-320-50, 4-bit weights, 8-bit inputs", mlp, (FEATURES,), {1: 300}),
+]
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    data, kernels = {}, set()
+    lines = ["Speed over the float model run by torch (above 1 is faster).", ""]
+    lines += ["| model | batch | contender | median us | speed | quartiles |", "|---|---|---|---|---|---|"]
+    for title, make, shape, batches in CASES:
+        models = make()
+        kernels |= {row["kernel"].partition(": ")[2] for row in qcore.explain(models["packed, plan"]).rows}
+        for batch, rounds in batches.items():
+            rows = measure(models, normal(batch, *shape), rounds)
+            data[f"{title}, batch {batch}"] = rows
+            lines += [
+                f"| {title} | {batch} | {name} | {row['median_us']:.0f} | {row['ratio']:.2f} "
+                f"| {row['low']:.2f}-{row['high']:.2f} |"
+                for name, row in rows.items()
+            ]
+    lines += ["", f"Kernels: {'; '.join(sorted(kernels - {''}))}. One thread, inference mode, contenders in turn."]
+    write("plan", "python benchmarks/plan.py", {"models": data}, "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+// The steps of layers: qcore.backends.plan.layers.
+#pragma once
+
+#include <vector>
+
+#include "convolution.hpp"
+#include "floats.hpp"
+#include "plan.hpp"
+
+namespace qcore {
+
+// A batch norm folded into a multiplier and an offset a channel (null: none), and a ReLU.
+struct Finish {
+  const float* multiplier;
+  const float* offset;
+  bool relu;
+
+  // In place or not, for `rows` samples of `shape`.
+  void apply(const FloatKernels& floats, const Shape& shape, const float* x, int64_t rows, float* y) const;
+};
+
+// How a convolution walks from a frame's input to its output.
+Geometry between(const Geometry& walk, const Shape& from, const Shape& to);
+
+struct PackedLinearStep : Step {
+  PackedLinearStep(int x, int y, const FloatKernels& floats, const uint8_t* block, Finish finish)
+      : Step({x}, y), floats(floats), block(block), finish(finish) {}
+  void run(const Frame& f) const override;
+
+  const FloatKernels& floats;
+  const uint8_t* block;
+  Finish finish;
+};
+
+struct PackedConvolutionStep : Step {
+  PackedConvolutionStep(int x, int y, const FloatKernels& floats, std::vector<const uint8_t*> blocks, Geometry walk,
+                        Finish finish)
+      : Step({x}, y), floats(floats), blocks(std::move(blocks)), walk(walk), finish(finish) {}
+  void run(const Frame& f) const override;
+
+  const FloatKernels& floats;
+  std::vector<const uint8_t*> blocks;
+  Geometry walk;  // its sizes are those of a frame's shapes
+  Finish finish;
+};
+
+struct LinearStep : Step {
+  LinearStep(int x, int y, const FloatKernels& floats, FloatWeight weight, bool wide_input, bool wide, bool relu)
+      : Step({x}, y), floats(floats), weight(weight), wide_input(wide_input), wide(wide), relu(relu) {}
+  void run(const Frame& f) const override;
+  int64_t item_nbytes() const override { return wide ? 8 : 4; }
+
+  const FloatKernels& floats;
+  FloatWeight weight;
+  bool wide_input, wide, relu;
+};
+
+struct ConvolutionStep : Step {
+  // One weight a group; columns in the order (channel, kernel height, kernel width).
+  ConvolutionStep(int x, int y, const FloatKernels& floats, std::vector<FloatWeight> groups, Geometry walk, bool relu)
+      : Step({x}, y), floats(floats), groups(std::move(groups)), walk(walk), relu(relu) {}
+  void run(const Frame& f) const override;
+
+  const FloatKernels& floats;
+  std::vector<FloatWeight> groups;
+  Geometry walk;  // its sizes are those of a frame's shapes
+  bool relu;
+};
+
+struct LayerNormStep : Step {
+  LayerNormStep(int x, int y, const FloatKernels& floats, const float* weight, const float* bias, float eps, bool relu)
+      : Step({x}, y), floats(floats), weight(weight), bias(bias), eps(eps), relu(relu) {}
+  void run(const Frame& f) const override;
+  bool in_place() const override { return true; }
+
+  const FloatKernels& floats;
+  const float *weight, *bias;
+  float eps;
+  bool relu;
+};
+
+struct BatchNormStep : Step {
+  BatchNormStep(int x, int y, const FloatKernels& floats, Finish finish)
+      : Step({x}, y), floats(floats), finish(finish) {}
+  void run(const Frame& f) const override;
+  bool in_place() const override { return true; }
+
+  const FloatKernels& floats;
+  Finish finish;
+};
+
+struct StandardizeStep : Step {
+  StandardizeStep(int x, int y, const FloatKernels& floats, const float* mean, const float* std)
+      : Step({x}, y), floats(floats), mean(mean), std(std) {}
+  void run(const Frame& f) const override;
+  bool in_place() const override { return true; }
+
+  const FloatKernels& floats;
+  const float *mean, *std;
+};
+
+struct RescaleStep : Step {
+  RescaleStep(int x, int y, float mean, float std) : Step({x}, y), mean(mean), std(std) {}
+  void run(const Frame& f) const override;
+  bool in_place() const override { return true; }
+
+  float mean, std;
+};
+
+struct ReluStep : Step {
+  ReluStep(int x, int y, const FloatKernels& floats, bool wide) : Step({x}, y), floats(floats), wide(wide) {}
+  void run(const Frame& f) const override;
+  int64_t item_nbytes() const override { return wide ? 8 : 4; }
+  bool in_place() const override { return true; }
+
+  const FloatKernels& floats;
+  bool wide;
+};
+
+struct RenameStep : Step {
+  RenameStep(int x, int y) : Step({x}, y) {}
+  void run(const Frame&) const override {}
+  bool renames() const override { return true; }
+};
+
+struct MaxPoolStep : Step {
+  // `window`: kernel, stride, padding, dilation; each height and width.
+  MaxPoolStep(int x, int y, const FloatKernels& floats, std::vector<int64_t> window)
+      : Step({x}, y), floats(floats), window(std::move(window)) {}
+  void run(const Frame& f) const override;
+
+  const FloatKernels& floats;
+  std::vector<int64_t> window;
+};
+
+struct SpatialMeanStep : Step {
+  SpatialMeanStep(int x, int y) : Step({x}, y) {}
+  void run(const Frame& f) const override;
+};
+
+}  // namespace qcore

@@ -2,7 +2,7 @@
 
 ``qcore_cpu::linear(x, block, rows)``, ``qcore_cpu::linear_coded(codes, scale, zero_point, block, rows, step, less)``,
 ``qcore_cpu::conv2d(x, blocks, out_channels, kernel, stride, padding, dilation)`` and, for the experts of a mixture on
-grouped rows, ``qcore_cpu::moe_linear(x, weights, blocks, rows)``. A block is the prepared weight, uint8 (nbytes,); it is
+grouped rows, ``qcore_cpu::moe_linear(x, weights, blocks, rows)``. A block is the prepared weight, uint8 (nbytes,),
 checked at each call, because an op can be called with anything. Eager layers do not come this way: an op's dispatch
 takes longer than a small layer. The ops of training stand in :mod:`qcore_backend_cpu.training_ops`.
 """

@@ -15,6 +15,7 @@ from qcore.tensor import QTensor
 from qcore_backend_cpu.conv2d import conv2d_blocks, conv2d_call
 from qcore_backend_cpu.experts import experts_call
 from qcore_backend_cpu.kernel import CpuKernel
+from qcore_backend_cpu.layout import LONGEST_SEGMENT
 from qcore_backend_cpu.linear import Call, coded_linear_call, linear_call, real_linear_call
 from qcore_backend_cpu.native import ISA_VARIABLE, UNTRIED, chosen_isa, instruction_sets, load
 from qcore_backend_cpu.plan import Assembly, refusal
@@ -65,6 +66,8 @@ class CpuBackend(Backend):
             return "no convolution of float activations"
         if request.op == "conv2d" and request.scales == "group":
             return "no convolution with scales for groups of columns"
+        if request.op == "conv2d" and math.prod(request.weight_shape[1:]) > LONGEST_SEGMENT:
+            return f"a convolution of more than {LONGEST_SEGMENT} terms an output"
         if not math.prod(request.weight_shape):
             return "a weight without elements"
         return None

@@ -29,7 +29,7 @@ def linear_call(request: KernelRequest, block: Tensor) -> Call:
     native, _ = load()
     run: Callable[..., None] = native.linear
     rows, cols, address = request.weight_shape[0], request.weight_shape[1], block.data_ptr()
-    threads, empty, float32, compiling = torch.get_num_threads, torch.empty, torch.float32, torch.compiler.is_compiling
+    threads, float32, compiling = torch.get_num_threads, torch.float32, torch.compiler.is_compiling
 
     def call(x: Input) -> Tensor:
         if compiling():
@@ -39,7 +39,7 @@ def linear_call(request: KernelRequest, block: Tensor) -> Call:
         if type(x) is Tensor and x.dtype is float32 and x.dim() == 2 and x.is_contiguous() and not x.is_meta:
             count, features = x.shape
             if features == cols and x.is_cpu:
-                y = empty((count, rows))
+                y = x.new_empty((count, rows))  # torch.empty would heed a default dtype or device
                 run(address, x.data_ptr(), count, y.data_ptr(), threads())
                 return y
         given = check_input(x, cols)

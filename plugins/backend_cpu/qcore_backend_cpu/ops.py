@@ -17,6 +17,7 @@ from torch import Tensor
 
 from qcore.errors import UsageError
 from qcore.tensor.arithmetic import Conv2dShape
+from qcore_backend_cpu.layout import Input
 from qcore_backend_cpu.native import load
 
 __all__ = [
@@ -47,7 +48,7 @@ def run_linear(x: Tensor, block: Tensor, rows: int) -> Tensor:
     """Return the layer's output (..., rows), the dtype of ``x``, for any float ``x`` (..., cols) on the CPU."""
     cols = x.shape[-1]
     plain = x.detach().reshape(math.prod(x.shape[:-1]), cols).to(torch.float32).contiguous()
-    y = torch.empty((plain.shape[0], rows))
+    y = torch.empty((plain.shape[0], rows), dtype=torch.float32, device="cpu")
     native, _ = load()
     native.linear(block.data_ptr(), plain.data_ptr(), plain.shape[0], y.data_ptr(), torch.get_num_threads())
     return y.reshape(*x.shape[:-1], rows).to(x.dtype)
@@ -58,7 +59,7 @@ def run_linear_coded(
 ) -> Tensor:
     """Return the layer's output (tokens, rows), float32; the tensors are float32, contiguous and of one shape."""
     native, _ = load()
-    y = torch.empty((codes.shape[0], rows))
+    y = torch.empty((codes.shape[0], rows), dtype=torch.float32, device="cpu")
     zero = 0 if zero_point is None else zero_point.data_ptr()
     threads, per_row = torch.get_num_threads(), scale.shape[0] > 1
     addresses = (block.data_ptr(), codes.data_ptr(), codes.shape[0], y.data_ptr())
@@ -77,7 +78,7 @@ def run_moe_linear(x: Tensor, weights: Tensor, blocks: Sequence[Tensor], rows: i
     """
     plain = x.detach().to(torch.float32).contiguous()
     shares = weights.detach().to(torch.float32).contiguous()
-    y = torch.empty((plain.shape[0], rows))
+    y = torch.empty((plain.shape[0], rows), dtype=torch.float32, device="cpu")
     native, _ = load()
     addresses = [block.data_ptr() for block in blocks]
     threads = torch.get_num_threads()
@@ -105,7 +106,8 @@ def run_conv2d(
     """
     size = out_size((x.shape[2], x.shape[3]), kernel, conv)
     memory_format = format_of(x)
-    y = torch.empty((x.shape[0], out_channels, *size), memory_format=memory_format)
+    shape_out = (x.shape[0], out_channels, *size)
+    y = torch.empty(shape_out, dtype=torch.float32, device="cpu", memory_format=memory_format)
     shape = [*x.shape[1:], *kernel, *conv.stride, *conv.padding, *conv.dilation, out_channels, *size]
     plain = x.detach().to(torch.float32).contiguous(memory_format=memory_format)
     addresses = [block.data_ptr() for block in blocks]
@@ -141,7 +143,8 @@ def out_size(size: tuple[int, int], kernel: tuple[int, int], conv: Conv2dShape) 
     return height, width
 
 
-def _check_block(block: Tensor, rows: int, cols: int, what: str) -> None:
+def _check_block(block: Tensor, rows: int, cols: int, what: str) -> tuple[object, ...]:
+    """Return input, segments, isa and activations of a block that fits; an error for another."""
     if block.dtype is not torch.uint8 or not block.is_contiguous() or block.device.type != "cpu":
         raise UsageError("a prepared weight is a contiguous uint8 tensor on the CPU")
     native, _ = load()
@@ -151,6 +154,7 @@ def _check_block(block: Tensor, rows: int, cols: int, what: str) -> None:
         raise UsageError(str(error)) from error
     if found[:2] != (rows, cols) or (found[2] == 2) != (what == "codes"):
         raise UsageError(f"a weight of {found[0]} x {found[1]} for {what} of {cols} features and {rows} outputs")
+    return tuple(found[2:])
 
 
 def _linear(x: Tensor, block: Tensor, rows: int) -> Tensor:
@@ -170,6 +174,8 @@ def _moe_linear(x: Tensor, weights: Tensor, blocks: list[Tensor], rows: int) -> 
 def _linear_coded(
     codes: Tensor, scale: Tensor, zero_point: Tensor | None, block: Tensor, rows: int, step: int, less: int
 ) -> Tensor:
+    if codes.dim() != 2:
+        raise UsageError(f"codes (rows, features), not {tuple(codes.shape)}")
     _check_block(block, rows, codes.shape[1], "codes")
     wanted = {(1, 1), (codes.shape[0], 1)}
     for part in (scale, *(() if zero_point is None else (zero_point,))):
@@ -191,10 +197,15 @@ def _conv2d(
     dilation: list[int],
 ) -> Tensor:
     groups, (high, wide) = len(blocks), kernel
-    if groups == 0 or out_channels % groups or x.dim() != 4 or x.shape[1] % groups:
+    if groups == 0 or out_channels % groups or x.dim() != 4 or x.shape[1] % groups or min(kernel) < 1:
         raise UsageError(f"{groups} groups for {tuple(x.shape)} and {out_channels} output channels")
-    for block in blocks:
-        _check_block(block, out_channels // groups, x.shape[1] // groups * high * wide, "floats")
+    terms = x.shape[1] // groups * high * wide
+    found = {_check_block(block, out_channels // groups, terms, "floats") for block in blocks}
+    _, segments, *_ = next(iter(found))
+    if len(found) > 1 or segments != 1 or any(kind not in (Input.DYNAMIC, Input.FIXED) for kind, *_ in found):
+        raise UsageError(
+            "the blocks of a convolution are prepared alike, for integer activations and one sum an output"
+        )
     conv = Conv2dShape(_pair(stride), _pair(padding), _pair(dilation), groups)
     size = out_size((x.shape[2], x.shape[3]), (high, wide), conv)
     if min(size) < 1 or min(*stride, *dilation) < 1 or min(padding) < 0:

@@ -85,13 +85,13 @@ class Assembly:
         placement = self.place(shape)
         out = self.program.shapes(shape)[self.program.output]
         run: Callable[..., None] = placement.run
-        empty, threads = torch.empty, torch.get_num_threads
+        threads = torch.get_num_threads
 
         def call(x: Tensor) -> Tensor:
             if not x.is_contiguous():
                 x = x.contiguous()
             rows = x.shape[0]
-            y = empty(rows, *out)
+            y = x.new_empty((rows, *out))
             run(x.data_ptr(), rows, y.data_ptr(), threads())
             return y
 
@@ -163,7 +163,7 @@ class Assembly:
     @add.register
     def _(self, step: Convolution) -> None:
         walk, (outputs, *window) = step.walk, step.weight.shape
-        bias = torch.zeros(outputs) if step.bias is None else step.bias
+        bias = torch.zeros(outputs, dtype=torch.float32, device="cpu") if step.bias is None else step.bias
         parts = zip(step.weight.flatten(1).chunk(walk.groups), bias.chunk(walk.groups), strict=True)
         weights = [[self._address(part) for part in _panels(*group)] for group in parts]
         panels, biases = [panel for panel, _ in weights], [bias for _, bias in weights]
@@ -173,8 +173,8 @@ class Assembly:
 
     @add.register
     def _(self, step: LayerNorm) -> None:
-        weight = torch.ones(step.features) if step.weight is None else step.weight
-        bias = torch.zeros(step.features) if step.bias is None else step.bias
+        weight = torch.ones(step.features, dtype=torch.float32, device="cpu") if step.weight is None else step.weight
+        bias = torch.zeros(step.features, dtype=torch.float32, device="cpu") if step.bias is None else step.bias
         numbers = (self._address(weight), self._address(bias), step.eps, step.relu)
         self._native.layer_norm(*self._begin(step), *numbers)
 
@@ -253,7 +253,7 @@ def _panels(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     outputs = weight.shape[0]
     padded = F.pad(weight, (0, 0, 0, -outputs % _BLOCK))
     panels = torch.cat([panel.t().reshape(-1) for panel in torch.split(padded, _PANEL)])
-    zeros = torch.zeros(padded.shape[0])
+    zeros = torch.zeros(padded.shape[0], dtype=torch.float32, device="cpu")
     if bias is not None:
         zeros[:outputs] = bias
     return panels, zeros

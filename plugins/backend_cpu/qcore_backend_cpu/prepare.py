@@ -9,23 +9,18 @@ from torch import Tensor
 
 from qcore.tensor.encoded import largest_code, offset_and_step
 from qcore.tensor.integer import affine_scale, symmetric_scale
+from qcore_backend_cpu.layout import Input
 from qcore_backend_cpu.native import chosen_isa, load
 
 if TYPE_CHECKING:
     from qcore.backends import KernelRequest
     from qcore.tensor import ActivationScheme, QTensor
 
-__all__ = ["Input", "prepare_block"]
+__all__ = ["prepare_block"]
 
 _LARGEST_SUM = (1 << 31) - 1
 _LARGEST_CODED = 255
 _HUGE_PAGE = 1 << 21
-
-
-class Input:
-    """How a block's input comes; the values of the C++ ``Input``."""
-
-    DYNAMIC, FIXED, CODED, REAL = range(4)
 
 
 def prepare_block(
@@ -55,8 +50,8 @@ def prepare_block(
 def _memory(nbytes: int) -> Tensor:
     """Return uint8 (nbytes,); a large one on huge pages where the system has them."""
     if nbytes < _HUGE_PAGE:
-        return torch.empty(nbytes, dtype=torch.uint8)
-    whole = torch.empty(nbytes + 2 * _HUGE_PAGE, dtype=torch.uint8)
+        return torch.empty(nbytes, dtype=torch.uint8, device="cpu")
+    whole = torch.empty(nbytes + 2 * _HUGE_PAGE, dtype=torch.uint8, device="cpu")
     start = -whole.data_ptr() % _HUGE_PAGE
     native, _ = load()
     native.advise(whole.data_ptr() + start, -(-nbytes // _HUGE_PAGE) * _HUGE_PAGE)
@@ -110,5 +105,5 @@ def _activation(request: KernelRequest) -> tuple[int, int, bool, float, float, f
 
 def _fixed(scheme: ActivationScheme, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if scheme.symmetric:
-        return (*symmetric_scale(high, scheme.bits), torch.zeros(()))
+        return (*symmetric_scale(high, scheme.bits), torch.zeros((), dtype=torch.float32, device="cpu"))
     return affine_scale(low, high, scheme.bits)

@@ -1,5 +1,7 @@
 #include "check.hpp"
 
+#include <vector>
+
 namespace qcore {
 namespace {
 
@@ -9,7 +11,7 @@ bool within(int64_t start, int64_t size, int64_t nbytes) {
   return start >= int64_t(sizeof(Header)) && start % 4 == 0 && size >= 0 && start <= nbytes && size <= nbytes - start;
 }
 
-bool is_bucket(const uint8_t* block, const Header& h, const Bucket& b) {
+bool is_bucket(const Header& h, const Bucket& b) {
   const int64_t panel_rows = ROW_BLOCKS * h.lanes;
   if (b.bits < 1 || b.bits > 8 || b.rows < 0 || b.panels != round_up(b.rows, panel_rows) / panel_rows) return false;
   if (b.first_row < -1 || b.first_row > h.rows - b.rows) return false;
@@ -20,11 +22,23 @@ bool is_bucket(const uint8_t* block, const Header& h, const Bucket& b) {
       !within(b.bias, padded * 4, h.nbytes) || !within(b.order, padded * 4, h.nbytes)) {
     return false;
   }
-  const int32_t* order = at<int32_t>(block, b.order);
-  for (int64_t i = 0; i < b.rows; ++i) {
-    if (order[i] < 0 || order[i] >= h.rows) return false;
-  }
   return true;
+}
+
+// Whether the buckets give each row of the output once.
+bool covers(const uint8_t* block, const Header& h) {
+  std::vector<bool> given(size_t(h.rows), false);
+  int64_t count = 0;
+  for (int bucket = 0; bucket < h.buckets; ++bucket) {
+    const Bucket& b = h.bucket[bucket];
+    const int32_t* order = at<int32_t>(block, b.order);
+    for (int64_t i = 0; i < b.rows; ++i, ++count) {
+      if (order[i] < 0 || order[i] >= h.rows || given[size_t(order[i])]) return false;
+      if (b.first_row >= 0 && order[i] != b.first_row + i) return false;
+      given[size_t(order[i])] = true;
+    }
+  }
+  return count == h.rows;
 }
 
 }  // namespace
@@ -33,6 +47,7 @@ bool is_block(const uint8_t* block, int64_t nbytes) {
   if (nbytes < int64_t(sizeof(Header))) return false;
   const Header& h = header_of(block);
   if (h.magic != MAGIC || h.nbytes != nbytes || (h.lanes != 8 && h.lanes != 16)) return false;
+  if (h.split8 != 0 && h.split8 != 1) return false;
   if (h.rows < 0 || h.rows >= MOST || h.cols < 0 || h.cols >= MOST || h.buckets < 1 || h.buckets > MAX_BUCKETS) {
     return false;
   }
@@ -40,9 +55,9 @@ bool is_block(const uint8_t* block, int64_t nbytes) {
   if (h.segments != (h.segment ? (h.cols + h.segment - 1) / h.segment : 1) || (h.segment == 0 && h.cols)) return false;
   if (h.activation.bits < 1 || h.activation.bits > 8) return false;
   for (int i = 0; i < h.buckets; ++i) {
-    if (!is_bucket(block, h, h.bucket[i])) return false;
+    if (!is_bucket(h, h.bucket[i])) return false;
   }
-  return true;
+  return covers(block, h);
 }
 
 }  // namespace qcore

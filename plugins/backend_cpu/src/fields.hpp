@@ -228,7 +228,7 @@ struct Steps {
   static constexpr Kernels table(const char* name, int gemv_limit,
                                  void (*real_product)(const RealProduct&, int) = nullptr) {
     if constexpr (V::DIRECT) {
-      return {name, V::LANES, V::GEMM_ROWS, false, gemv_limit, gemv_any, unpack, gemm, Tiles<V>::product,
+      return {name, V::LANES, V::GEMM_ROWS, false, gemv_limit, gemv_any, unpack, nullptr, Tiles<V>::product,
               real_product};
     } else {
       return {name, V::LANES, V::GEMM_ROWS, true, gemv_limit, gemv_any, unpack, gemm, nullptr, real_product};

@@ -85,7 +85,8 @@ struct Kernels {
   // Unpack the planes of `pairs` pairs of quads to one byte a code; plane[i] points at its first byte.
   void (*unpack)(const Planes& planes, const uint8_t* const* plane, int pairs, uint8_t* out);
 
-  // sums (rows, stride) += (panel . codes) << shift, for an unpacked panel of codes below 2**bits.
+  // sums (rows, stride) += (panel . codes) << shift, for an unpacked panel of codes below 2**bits; null where `product`
+  // does it.
   void (*gemm)(const uint8_t* panel, int bits, int shift, int pairs, const int8_t* codes, ptrdiff_t codes_stride,
                int rows, int32_t* sums, ptrdiff_t stride);
 
@@ -104,6 +105,9 @@ struct RowCoding {
   // codes = clamp(round(x * inverse), low, high) - less; returns their sum and sets *nan if a product is NaN.
   int64_t (*encode)(const float* x, int64_t n, float inverse, float low, float high, int less, int8_t* codes,
                     bool* nan);
+
+  // The same where every product is NaN or between -127 and 127, and `less` is 0; or null.
+  int64_t (*encode_within)(const float* x, int64_t n, float inverse, int8_t* codes, bool* nan);
 };
 
 // What touches floats or single rows; instruction sets share these.

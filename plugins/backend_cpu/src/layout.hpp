@@ -15,7 +15,7 @@
 
 namespace qcore {
 
-constexpr uint64_t MAGIC = 0x32555043726f6371;  // "qcorCPU2"
+constexpr uint64_t MAGIC = 0x33555043726f6371;  // "qcorCPU3"
 constexpr int ROW_BLOCKS = 4;
 constexpr int MAX_BUCKETS = 8;
 constexpr int MAX_PLANES = 3;
@@ -66,7 +66,7 @@ struct Header {
   int32_t wide;            // the integer sum needs 64 bits
   int32_t buckets;
   int32_t relu;
-  int32_t isa;             // index of the instruction set that it was prepared for (machine.hpp)
+  int32_t isa;             // id of the instruction set that it was prepared for (machine.hpp)
   Activation activation;
   Bucket bucket[MAX_BUCKETS];
 };

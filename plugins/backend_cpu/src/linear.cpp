@@ -19,7 +19,7 @@ constexpr int64_t WORTH_A_THREAD = 1 << 21;  // products below which a woken thr
 Coder affine(float scale, float inverse, float zero, int bits) {
   const float q = float((1 << bits) - 1);
   const int z = int(zero);
-  return {scale, inverse, -zero, q - zero, 128 - z, 1, 128 - z, z};
+  return {scale, inverse, -zero, q - zero, 128 - z, 1, 128 - z, z, false};
 }
 
 // Odd codes of eight bits are 2 * byte + 1: halve them on the way.
@@ -77,7 +77,7 @@ Coder symmetric_coder(float bound, int bits) {
   const int q = (1 << (bits - 1)) - 1;
   const float c = bound > TINY ? bound : TINY, limit = float(LARGEST / q);
   const float scale = c / float(q);
-  return {scale < limit ? scale : limit, float(q) / c, float(-q), float(q), 0, 1, 0, 0};
+  return {scale < limit ? scale : limit, float(q) / c, float(-q), float(q), 0, 1, 0, 0, true};
 }
 
 Coder dynamic_affine_coder(float low, float high, int bits) {
@@ -96,12 +96,12 @@ Coder coder_of(const Machine& machine, const Activation& a, const float* x, int6
     const int64_t i = coded->per_row ? index : 0;
     const int zero = coded->zero_point ? int(coded->zero_point[i]) : 0;
     const float low = float(-128 * coded->step + coded->less), high = float(127 * coded->step + coded->less);
-    return {coded->scale[i], 1, low, high, coded->less, coded->step, coded->less - zero, zero};
+    return {coded->scale[i], 1, low, high, coded->less, coded->step, coded->less - zero, zero, false};
   }
   if (a.input == Input::fixed) {
     if (!a.symmetric) return affine(a.scale, a.inverse, a.zero_point, a.bits);
     const float q = float((1 << (a.bits - 1)) - 1);
-    return {a.scale, a.inverse, -q, q, 0, 1, 0, 0};
+    return {a.scale, a.inverse, -q, q, 0, 1, 0, 0, false};
   }
   float low, high;
   machine.coding->range(x, n, &low, &high);
@@ -112,6 +112,7 @@ Coder coder_of(const Machine& machine, const Activation& a, const float* x, int6
 
 int64_t encode(const Machine& machine, const Coder& c, const float* x, int64_t n, int8_t* codes, bool* nan) {
   if (c.step != 1) return encode_odd(x, n, c, codes, nan);
+  if (c.within && machine.coding->encode_within) return machine.coding->encode_within(x, n, c.inverse, codes, nan);
   return machine.coding->encode(x, n, c.inverse, c.low, c.high, c.less, codes, nan);
 }
 

@@ -25,6 +25,7 @@ struct Coder {
   float scale, inverse, low, high;
   int32_t less, step, shift;
   int32_t zero_point;  // of the codes themselves
+  bool within;         // the range is the row's own, and no code needs to be clamped
 };
 
 // The coders of a range: qcore.tensor.integer.

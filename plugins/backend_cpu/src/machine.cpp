@@ -29,14 +29,14 @@ bool has_avx512vnni() {
 std::vector<InstructionSet> find() {
   std::vector<InstructionSet> found;
 #if defined(QCORE_X86)
-  found.push_back({{&AVX512VNNI, &AVX512_CODING, &AVX2_ROWS, &FAKE_AVX2}, has_avx512vnni(), true});
+  found.push_back({Isa::avx512vnni, {&AVX512VNNI, &AVX512_CODING, &AVX2_ROWS, &FAKE_AVX2}, has_avx512vnni(), true});
   // Not yet run on such a processor: not chosen unasked.
-  found.push_back({{&AVXVNNI, &AVX2_CODING, &AVX2_ROWS, &FAKE_AVX2}, has_avxvnni(), false});
-  found.push_back({{&AVX512VL, &AVX2_CODING, &AVX2_ROWS, &FAKE_AVX2}, has_avx512vnni() && __builtin_cpu_supports("avx512vl"), false});
-  found.push_back({{&AVX2, &AVX2_CODING, &AVX2_ROWS, &FAKE_AVX2}, has_avx2(), true});
+  found.push_back({Isa::avxvnni, {&AVXVNNI, &AVX2_CODING, &AVX2_ROWS, &FAKE_AVX2}, has_avxvnni(), false});
+  found.push_back({Isa::avx512vl, {&AVX512VL, &AVX2_CODING, &AVX2_ROWS, &FAKE_AVX2}, has_avx512vnni() && __builtin_cpu_supports("avx512vl"), false});
+  found.push_back({Isa::avx2, {&AVX2, &AVX2_CODING, &AVX2_ROWS, &FAKE_AVX2}, has_avx2(), true});
 #endif
-  found.push_back({PORTABLE_MACHINE, true, true});
-  found.push_back({EMULATED_MACHINE, true, false});
+  found.push_back({Isa::portable, PORTABLE_MACHINE, true, true});
+  found.push_back({Isa::emulated512, EMULATED_MACHINE, true, false});
   return found;
 }
 
@@ -48,12 +48,10 @@ const std::vector<InstructionSet>& instruction_sets() {
 }
 
 const Machine& machine_for(const Header& h) {
-  const auto& all = instruction_sets();
-  if (h.isa >= 0 && size_t(h.isa) < all.size()) {
-    const InstructionSet& set = all[size_t(h.isa)];
-    if (set.supported && set.machine.kernels->lanes == h.lanes) {
-      return set.machine;
-    }
+  for (const InstructionSet& set : instruction_sets()) {
+    const Kernels& kernels = *set.machine.kernels;
+    const bool fits = kernels.lanes == h.lanes && kernels.split8 == bool(h.split8);
+    if (int32_t(set.id) == h.isa && set.supported && fits) return set.machine;
   }
   return h.lanes == PORTABLE.lanes ? PORTABLE_MACHINE : EMULATED_MACHINE;
 }

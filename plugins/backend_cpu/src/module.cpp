@@ -74,7 +74,7 @@ struct Preparation {
   int64_t plan(const std::string& isa) {
     const int32_t index = index_of(isa);
     header = qcore::plan(stored, *instruction_sets()[size_t(index)].machine.kernels);
-    header.isa = index;
+    header.isa = int32_t(instruction_sets()[size_t(index)].id);
     return header.nbytes;
   }
 
@@ -162,12 +162,16 @@ void advise(uintptr_t start, int64_t nbytes) {
 #endif
 }
 
-// (rows, columns, input) of a block; an error for anything else.
-std::tuple<int64_t, int64_t, int> describe(uintptr_t block, int64_t nbytes) {
+using Activations = std::tuple<int, int, float, float, float, float>;
+
+// (rows, columns, input, segments, isa, activations) of a block; an error for anything else.
+std::tuple<int64_t, int64_t, int, int64_t, int, Activations> describe(uintptr_t block, int64_t nbytes) {
   const uint8_t* b = pointer<uint8_t>(block);
   if (!is_block(b, nbytes)) throw std::invalid_argument("this is no weight that qcore_backend_cpu prepared");
   const Header& h = header_of(b);
-  return {h.rows, h.cols, int(h.activation.input)};
+  const Activation& a = h.activation;
+  return {h.rows, h.cols, int(a.input), h.segments, h.isa,
+          {a.bits, a.symmetric, a.floor, a.scale, a.inverse, a.zero_point}};
 }
 
 }  // namespace

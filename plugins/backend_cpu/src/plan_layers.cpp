@@ -43,7 +43,8 @@ Geometry between(const Geometry& walk, const Shape& from, const Shape& to) {
 void PackedLinearStep::run(const Frame& f) const {
   const Header& h = header_of(block);
   float* y = out<float>(f);
-  run_linear(machine_for(h), block, in<float>(f), nullptr, f.rows * (in_shape(f).size() / h.cols), y, f.threads);
+  const int64_t rows = h.rows ? f.rows * (out_shape(f).size() / h.rows) : 0;
+  run_linear(machine_for(h), block, in<float>(f), nullptr, rows, y, f.threads);
   finish.apply(floats, out_shape(f), y, f.rows, y);
 }
 
@@ -56,7 +57,7 @@ void PackedConvolutionStep::run(const Frame& f) const {
 }
 
 void LinearStep::run(const Frame& f) const {
-  const int64_t rows = f.rows * (in_shape(f).size() / weight.features), panels = weight.count();
+  const int64_t rows = f.rows * (weight.outputs ? out_shape(f).size() / weight.outputs : 0), panels = weight.count();
   const int64_t pieces = (rows + ROWS_A_TASK - 1) / ROWS_A_TASK;
   const int use = rows * weight.features * weight.outputs < WORTH_A_THREAD ? 1 : f.threads;
   parallel_for(use, panels * pieces, [&](int64_t i) {

@@ -1,8 +1,10 @@
 #include "plan_routing.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <vector>
 
 #include "experts.hpp"
 
@@ -61,7 +63,7 @@ void MasksStep::run(const Frame& f) const {
 }
 
 void SoftmaxStep::run(const Frame& f) const {
-  const int64_t n = in_shape(f).last(), rows = f.rows * (in_shape(f).size() / n);
+  const int64_t n = in_shape(f).last(), rows = n ? f.rows * (in_shape(f).size() / n) : 0;
   const double* x = in<double>(f);
   double* y = out<double>(f);
   for (int64_t i = 0; i < rows; ++i, x += n, y += n) {
@@ -121,21 +123,24 @@ void TiltStep::run(const Frame& f) const {
 }
 
 void ChooseStep::run(const Frame& f) const {
-  const int64_t n = in_shape(f).size();
+  const int64_t n = in_shape(f).size(), most = k < n ? k : n;
   const double* p = in<double>(f);
   float* y = out<float>(f);
+  // As torch sorts: NaN before all numbers, and the first of equals.
+  auto before = [](float a, float b) { return a != a ? b == b : a > b; };
+  std::vector<char> chosen(size_t(n), 0);
   for (int64_t i = 0; i < f.rows; ++i, p += n, y += n) {
-    for (int64_t j = 0; j < n; ++j) y[j] = -1.0f;
+    std::fill(chosen.begin(), chosen.end(), char(0));
     float sum = 0;
-    for (int64_t chosen = 0; chosen < k; ++chosen) {
+    for (int64_t count = 0; count < most; ++count) {
       int64_t best = -1;
       for (int64_t j = 0; j < n; ++j) {
-        if (y[j] == -1.0f && (best < 0 || float(p[j]) > float(p[best]))) best = j;
+        if (!chosen[size_t(j)] && (best < 0 || before(float(p[j]), float(p[best])))) best = j;
       }
-      y[best] = float(p[best]);
-      sum += y[best];
+      chosen[size_t(best)] = 1;
+      sum += float(p[best]);
     }
-    for (int64_t j = 0; j < n; ++j) y[j] = y[j] == -1.0f ? 0.0f : y[j] / sum;
+    for (int64_t j = 0; j < n; ++j) y[j] = chosen[size_t(j)] ? float(p[j]) / sum : 0.0f;
   }
 }
 

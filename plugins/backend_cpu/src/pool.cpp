@@ -6,9 +6,11 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
 #include <system_error>
 #include <thread>
+#include <utility>
 
 namespace qcore {
 namespace {
@@ -59,14 +61,21 @@ struct Pool {
   std::atomic<int> inside{0};    // workers that may be in the open job
   std::atomic<int64_t> next{0};
   std::atomic<int> wanted{0};
+  std::atomic<bool> failed{false};
+  std::exception_ptr failure;  // read once the job is closed and empty
   int64_t tasks = 0;
   void (*task)(const void*, int64_t) = nullptr;
   const void* context = nullptr;
 
-  // Returns how many tasks it did.
+  // Returns how many tasks it did. The first exception of any is kept for the caller, and ends the job.
   int64_t work() {
     int64_t done = 0;
-    for (int64_t i; (i = next.fetch_add(1)) < tasks; ++done) task(context, i);
+    try {
+      for (int64_t i; (i = next.fetch_add(1)) < tasks; ++done) task(context, i);
+    } catch (...) {
+      next.store(tasks);
+      if (!failed.exchange(true)) failure = std::current_exception();
+    }
     return done;
   }
 
@@ -126,6 +135,7 @@ struct Pool {
     const auto worked = Clock::now();
     for (int i = 0; inside.load() != 0; ++i) i < SPINS ? pause() : void(sched_yield());
     lateness.note(worked - start, done, Clock::now() - worked);
+    if (failed.exchange(false)) std::rethrow_exception(std::exchange(failure, nullptr));
   }
 };
 

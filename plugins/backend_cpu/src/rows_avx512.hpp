@@ -57,5 +57,26 @@ int64_t encode512(const float* x, int64_t n, float inverse, float low, float hig
   return sum;
 }
 
+int64_t encode_within512(const float* x, int64_t n, float inverse, int8_t* codes, bool* nan) {
+  const __m512 scale = _mm512_set1_ps(inverse);
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);  // packs go lane by lane
+  const __m512i ones = _mm512_set1_epi8(1);
+  __m512i total = _mm512_setzero_si512(), least = _mm512_setzero_si512();
+  int64_t i = 0;
+  for (; i + 64 <= n && i < (int64_t(1) << 24); i += 64) {  // 2**24 codes of 2**7 fit the 32 bits of 16 lanes
+    __m512i q[4];
+    for (int j = 0; j < 4; ++j) q[j] = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i + 16 * j), scale));
+    const __m512i packed = _mm512_packs_epi16(_mm512_packs_epi32(q[0], q[1]), _mm512_packs_epi32(q[2], q[3]));
+    const __m512i bytes = _mm512_permutexvar_epi32(order, packed);
+    total = _mm512_dpbusd_epi32(total, ones, bytes);
+    least = _mm512_min_epi8(least, bytes);
+    _mm512_storeu_si512(codes + i, bytes);
+  }
+  // NaN becomes the least 32-bit number, and that -128, which no code is.
+  if (_mm512_cmpeq_epi8_mask(least, _mm512_set1_epi8(-128))) *nan = true;
+  const int64_t sum = _mm512_reduce_add_epi32(total);
+  return i < n ? sum + encode512(x + i, n - i, inverse, -127, 127, 0, codes + i, nan) : sum;
+}
+
 }  // namespace
 }  // namespace qcore

@@ -1,11 +1,11 @@
 // Products of a panel with coded rows whose sums never leave the registers: they become outputs there. For vectors V
-// whose dot product adds straight to 32-bit lanes (DIRECT), and codes of one plane. Included like fields.hpp.
+// whose dot product adds straight to 32-bit lanes (DIRECT). Included like fields.hpp.
 //
-// Fields of a byte are not cut out one by one: of two fields, one product takes the lower and another takes both, and
-// the difference is the upper, so that a vector of two 4-bit fields costs one mask instead of two.
+// The fields of a byte are not cut out one by one: products take the lowest field, the lowest two, and so on up to the
+// whole byte, and differences of their sums are the fields' own. The topmost field then costs no mask.
 //
-// V has, besides what fields.hpp asks: fvec, number(i) (i in every 32-bit lane), real(f), sub32, mul32, to_real,
-// mul, add, relu, and load_reals, store_reals of the first n lanes.
+// V has, besides what fields.hpp asks: TILE_ROWS, fvec, number(i) (i in every 32-bit lane), real(f), sub32, mul32,
+// to_real, mul, add, relu, and load_reals, store_reals of the first n lanes.
 #pragma once
 
 #include "kernels.hpp"
@@ -13,48 +13,46 @@
 namespace qcore {
 namespace {
 
-// Two fields of a byte: which row blocks they belong to, and how far their sums are shifted.
-template <int P, int PASS>
-struct Two {
-  static constexpr bool NESTED = P != 8;  // the second product holds the first field too
-  static constexpr int FIRST = P == 4 ? PASS : 2 * PASS, SECOND = P == 4 ? PASS + 2 : 2 * PASS + 1;
-  static constexpr int LOW = P == 2 ? 4 * PASS : P == 1 ? 2 * PASS : 0;
-  static constexpr int HIGH = P == 4 ? 4 : P == 2 ? LOW + 2 : P == 1 ? LOW + 1 : 0;
-};
-
 template <class V>
 struct Tiles {
   static constexpr int VECTOR = 4 * V::LANES, PANEL = ROW_BLOCKS * V::LANES;
-  static constexpr int GROUPED_ROWS = V::GEMM_ROWS / 2;  // float sums take the other half of the registers
+  static constexpr int GROUPED_ROWS = V::TILE_ROWS / 2;  // float sums take the other half of the registers
+  static constexpr int AHEAD = 4096;                     // bytes
   using vec = typename V::vec;
   using fvec = typename V::fvec;
 
-  template <int P, int PASS>
-  static inline void load(const uint8_t* w, int half, vec& a, vec& b) {
+  // What the four row blocks' products take of quad `half` of a pair.
+  template <int P>
+  static inline __attribute__((always_inline)) void load(const uint8_t* w, int half, vec (&u)[4]) {
     if constexpr (P == 8) {
-      a = V::load(w + (half * 4 + 2 * PASS) * VECTOR);
-      b = V::load(w + (half * 4 + 2 * PASS + 1) * VECTOR);
+      for (int r = 0; r < 4; ++r) u[r] = V::load(w + (half * 4 + r) * VECTOR);
     } else if constexpr (P == 4) {
-      b = V::load(w + (half * 2 + PASS) * VECTOR);
-      a = V::band(b, V::byte(0x0F));
+      for (int r = 0; r < 2; ++r) {
+        u[r + 2] = V::load(w + (half * 2 + r) * VECTOR);
+        u[r] = V::band(u[r + 2], V::byte(0x0F));
+      }
     } else if constexpr (P == 2) {
-      const vec v = V::load(w + half * VECTOR);
-      a = V::band(v, V::byte(PASS ? 0x30 : 0x03));
-      b = V::band(v, V::byte(PASS ? 0xF0 : 0x0F));
+      u[3] = V::load(w + half * VECTOR);
+      u[0] = V::band(u[3], V::byte(0x03));
+      u[1] = V::band(u[3], V::byte(0x0F));
+      u[2] = V::band(u[3], V::byte(0x3F));
     } else {
       const vec v = half ? V::template shr16<4>(V::load(w)) : V::load(w);
-      a = V::band(v, V::byte(PASS ? 0x04 : 0x01));
-      b = V::band(v, V::byte(PASS ? 0x0C : 0x03));
+      for (int r = 0; r < 4; ++r) u[r] = V::band(v, V::byte(uint8_t((2 << r) - 1)));
     }
   }
 
-  // The exact sum of one field.
-  template <int P, int PASS>
-  static inline vec field(const vec& first, const vec& second, bool upper) {
-    using T = Two<P, PASS>;
-    if (!upper) return T::LOW ? V::sra32(first, T::LOW) : first;
-    const vec s = T::NESTED ? V::sub32(second, first) : second;
-    return T::HIGH ? V::sra32(s, T::HIGH) : s;
+  // The row block whose products hold no field of block r but its own; -1 if there are none below.
+  template <int P>
+  static constexpr int below(int r) {
+    return P == 8 ? -1 : P == 4 ? r - 2 : r - 1;
+  }
+
+  // The exact sum of block r's field.
+  template <int P>
+  static inline __attribute__((always_inline)) vec field(const vec (&acc)[4], int r) {
+    if (below<P>(r) < 0) return acc[r];
+    return V::sra32(V::sub32(acc[r], acc[below<P>(r)]), P == 4 ? 4 : P * r);
   }
 
   // What the rows of a row block need to become outputs.
@@ -96,127 +94,117 @@ struct Tiles {
     return segment + 1 < p.segments ? p.pairs : p.last_pairs;
   }
 
-  // One quad of a register tile: ROWS rows of activations by two row blocks.
-  template <int ROWS>
-  static inline __attribute__((always_inline)) void step(vec a, vec b, const int8_t* const (&x)[(ROWS + 2) / 3], int at,
-                                                         ptrdiff_t xs, vec (&acc)[ROWS][2]) {
+  // One quad: ROWS rows of activations by the four row blocks.
+  template <int P, int ROWS>
+  static inline __attribute__((always_inline)) void step(const uint8_t* w, int half,
+                                                         const int8_t* const (&x)[(ROWS + 2) / 3], ptrdiff_t xs,
+                                                         vec (&acc)[ROWS][4]) {
+    vec u[4];
+    load<P>(w, half, u);
     _Pragma("GCC unroll 16") for (int m = 0; m < ROWS; ++m) {
-      const vec q = V::quad(x[m / 3] + (m % 3) * xs + at);
-      acc[m][0] = V::dot(acc[m][0], a, q);
-      acc[m][1] = V::dot(acc[m][1], b, q);
-      V::pin(acc[m][0], acc[m][1]);
+      const vec q = V::quad(x[m / 3] + (m % 3) * xs + 4 * half);
+      _Pragma("GCC unroll 4") for (int r = 0; r < 4; ++r) acc[m][r] = V::dot(acc[m][r], u[r], q);
+      V::pin(acc[m][0], acc[m][3]);
     }
   }
 
-  template <int P, int PASS, int ROWS>
-  static inline __attribute__((always_inline)) void sums(const Product& p, int segment, int first, vec (&acc)[ROWS][2]) {
+  template <int P, int ROWS>
+  static inline __attribute__((always_inline)) void sums(const Product& p, int segment, int first, vec (&acc)[ROWS][4]) {
     const uint8_t* w = p.plane + segment * p.segment_nbytes;
     const int8_t* x[(ROWS + 2) / 3];  // every third row; the others are one or two strides on
     for (int i = 0; i < (ROWS + 2) / 3; ++i) {
       x[i] = p.codes + (first + 3 * i) * p.codes_stride + segment * p.codes_segment;
     }
-    _Pragma("GCC unroll 16") for (int m = 0; m < ROWS; ++m) acc[m][0] = acc[m][1] = V::zero();
+    _Pragma("GCC unroll 16") for (int m = 0; m < ROWS; ++m) {
+      _Pragma("GCC unroll 4") for (int r = 0; r < 4; ++r) acc[m][r] = V::zero();
+    }
     const int pairs = pairs_of(p, segment) / p.pieces;
     for (int piece = 0; piece < p.pieces; ++piece) {
       for (int i = pairs; i > 0; --i, w += PANEL * P) {
-        vec a, b;
-        load<P, PASS>(w, 0, a, b);
-        step<ROWS>(a, b, x, 0, p.codes_stride, acc);
-        load<P, PASS>(w, 1, a, b);
-        step<ROWS>(a, b, x, 4, p.codes_stride, acc);
+        for (int line = 0; line < PANEL * P; line += 64) V::prefetch(w + AHEAD + line);
+        step<P, ROWS>(w, 0, x, p.codes_stride, acc);
+        step<P, ROWS>(w, 1, x, p.codes_stride, acc);
         _Pragma("GCC unroll 8") for (int j = 0; j < (ROWS + 2) / 3; ++j) x[j] += 8;
       }
       _Pragma("GCC unroll 8") for (int j = 0; j < (ROWS + 2) / 3; ++j) x[j] += p.piece_gap;
     }
   }
 
-  template <int P, int PASS, int ROWS>
-  static void tile(const Product& p, int first) {
-    vec acc[ROWS][2];
-    fvec y[ROWS][2];
-    sums<P, PASS, ROWS>(p, 0, first, acc);
-    if (p.corrections) outputs<P, PASS, ROWS, true, false>(p, 0, first, acc, y);
-    else outputs<P, PASS, ROWS, false, false>(p, 0, first, acc, y);
-    finish_tile<P, PASS, ROWS>(p, first, y);
-  }
-
-  template <int P, int PASS, int ROWS, bool SIMPLE, bool ADD>
+  template <int P, int ROWS, bool SIMPLE, bool ADD>
   static inline __attribute__((always_inline)) void outputs(const Product& p, int segment, int first,
-                                                            const vec (&acc)[ROWS][2], fvec (&y)[ROWS][2]) {
+                                                            const vec (&acc)[ROWS][4], fvec (&y)[ROWS][4]) {
     const Token* tokens = p.tokens + first;
     const int32_t* totals = (SIMPLE ? p.corrections : p.totals) + ptrdiff_t(first) * p.segments + segment;
-    _Pragma("GCC unroll 2") for (int r = 0; r < 2; ++r) {
-      const Numbers n = numbers(p, segment, r ? Two<P, PASS>::SECOND : Two<P, PASS>::FIRST);
+    _Pragma("GCC unroll 4") for (int r = 0; r < 4; ++r) {
+      const Numbers n = numbers(p, segment, r);
       _Pragma("GCC unroll 16") for (int m = 0; m < ROWS; ++m) {
-        const vec s = field<P, PASS>(acc[m][0], acc[m][1], r);
-        const fvec part = scaled<SIMPLE>(p, n, s, tokens[m], totals[ptrdiff_t(m) * p.segments]);
+        const fvec part = scaled<SIMPLE>(p, n, field<P>(acc[m], r), tokens[m], totals[ptrdiff_t(m) * p.segments]);
         y[m][r] = ADD ? V::add(y[m][r], part) : part;
       }
     }
   }
 
-  template <int P, int PASS, int ROWS>
-  static inline __attribute__((always_inline)) void finish_tile(const Product& p, int first, const fvec (&y)[ROWS][2]) {
-    _Pragma("GCC unroll 16") for (int m = 0; m < ROWS; ++m) {
-      finish(p, Two<P, PASS>::FIRST, y[m][0], p.y + (first + m) * p.y_stride);
-      finish(p, Two<P, PASS>::SECOND, y[m][1], p.y + (first + m) * p.y_stride);
-    }
+  template <int P, int ROWS>
+  static void tile(const Product& p, int first) {
+    vec acc[ROWS][4];
+    fvec y[ROWS][4];
+    sums<P, ROWS>(p, 0, first, acc);
+    if (p.corrections) outputs<P, ROWS, true, false>(p, 0, first, acc, y);
+    else outputs<P, ROWS, false, false>(p, 0, first, acc, y);
+    finish_tile<ROWS>(p, first, y);
   }
 
   // With a scale for each segment: their float sums in order.
-  template <int P, int PASS, int ROWS>
+  template <int P, int ROWS>
   static void grouped_tile(const Product& p, int first) {
-    vec acc[ROWS][2];
-    fvec y[ROWS][2];
-    _Pragma("GCC unroll 16") for (int m = 0; m < ROWS; ++m) y[m][0] = y[m][1] = V::real(0);
-    for (int segment = 0; segment < p.segments; ++segment) {
-      sums<P, PASS, ROWS>(p, segment, first, acc);
-      if (p.corrections) outputs<P, PASS, ROWS, true, true>(p, segment, first, acc, y);
-      else outputs<P, PASS, ROWS, false, true>(p, segment, first, acc, y);
+    vec acc[ROWS][4];
+    fvec y[ROWS][4];
+    _Pragma("GCC unroll 16") for (int m = 0; m < ROWS; ++m) {
+      _Pragma("GCC unroll 4") for (int r = 0; r < 4; ++r) y[m][r] = V::real(0);
     }
-    finish_tile<P, PASS, ROWS>(p, first, y);
+    for (int segment = 0; segment < p.segments; ++segment) {
+      sums<P, ROWS>(p, segment, first, acc);
+      if (p.corrections) outputs<P, ROWS, true, true>(p, segment, first, acc, y);
+      else outputs<P, ROWS, false, true>(p, segment, first, acc, y);
+    }
+    finish_tile<ROWS>(p, first, y);
   }
 
-  // One row of activations: all four row blocks at once, with two sums each to hide the latency of a product.
+  template <int ROWS>
+  static inline __attribute__((always_inline)) void finish_tile(const Product& p, int first, const fvec (&y)[ROWS][4]) {
+    _Pragma("GCC unroll 16") for (int m = 0; m < ROWS; ++m) {
+      _Pragma("GCC unroll 4") for (int r = 0; r < 4; ++r) finish(p, r, y[m][r], p.y + (first + m) * p.y_stride);
+    }
+  }
+
+  // One row of activations: two sums a row block hide the latency of a product.
   template <int P>
-  static inline void vector_sums(const uint8_t* w, const int8_t* x, int pairs, int shift, vec (&total)[ROW_BLOCKS]) {
-    vec even[2][2], odd[2][2], a, b;
-    for (int i = 0; i < 2; ++i) even[i][0] = even[i][1] = odd[i][0] = odd[i][1] = V::zero();
+  static inline void vector_sums(const uint8_t* w, const int8_t* x, int pairs, int shift, vec (&total)[4]) {
+    vec even[4], odd[4], u[4];
+    for (int r = 0; r < 4; ++r) even[r] = odd[r] = V::zero();
     for (; pairs > 0; --pairs, w += PANEL * P, x += 8) {
       const vec x0 = V::quad(x), x1 = V::quad(x + 4);
       if (P < 8) {  // the processor's own prefetcher keeps up with bytes, not with what takes fewer
-        for (int line = 0; line < P; ++line) V::prefetch(w + 4096 + line * 64);
+        for (int line = 0; line < PANEL * P; line += 64) V::prefetch(w + AHEAD + line);
       }
-      load<P, 0>(w, 0, a, b);
-      even[0][0] = V::dot(even[0][0], a, x0), even[0][1] = V::dot(even[0][1], b, x0);
-      load<P, 1>(w, 0, a, b);
-      even[1][0] = V::dot(even[1][0], a, x0), even[1][1] = V::dot(even[1][1], b, x0);
-      load<P, 0>(w, 1, a, b);
-      odd[0][0] = V::dot(odd[0][0], a, x1), odd[0][1] = V::dot(odd[0][1], b, x1);
-      load<P, 1>(w, 1, a, b);
-      odd[1][0] = V::dot(odd[1][0], a, x1), odd[1][1] = V::dot(odd[1][1], b, x1);
+      load<P>(w, 0, u);
+      for (int r = 0; r < 4; ++r) even[r] = V::dot(even[r], u[r], x0);
+      load<P>(w, 1, u);
+      for (int r = 0; r < 4; ++r) odd[r] = V::dot(odd[r], u[r], x1);
     }
-    collect<P, 0>(V::add32(even[0][0], odd[0][0]), V::add32(even[0][1], odd[0][1]), shift, total);
-    collect<P, 1>(V::add32(even[1][0], odd[1][0]), V::add32(even[1][1], odd[1][1]), shift, total);
-  }
-
-  template <int P, int PASS>
-  static inline void collect(const vec& first, const vec& second, int shift, vec (&total)[ROW_BLOCKS]) {
-    for (int r = 0; r < 2; ++r) {
-      vec& t = total[r ? Two<P, PASS>::SECOND : Two<P, PASS>::FIRST];
-      t = V::add32(t, V::sll32(field<P, PASS>(first, second, r), shift));
-    }
+    for (int r = 0; r < 4; ++r) even[r] = V::add32(even[r], odd[r]);
+    for (int r = 0; r < 4; ++r) total[r] = V::add32(total[r], V::sll32(field<P>(even, r), shift));
   }
 
   static void vector(const Product& p) {
-    fvec y[ROW_BLOCKS];
-    for (int block = 0; block < ROW_BLOCKS; ++block) y[block] = V::real(0);
+    fvec y[4];
+    for (int r = 0; r < 4; ++r) y[r] = V::real(0);
     for (int segment = 0; segment < p.segments; ++segment) {
       const int8_t* x = p.codes + segment * p.codes_segment;
       const uint8_t* w = p.plane + segment * p.segment_nbytes;
       const int pairs = pairs_of(p, segment);
-      vec total[ROW_BLOCKS];
-      for (int block = 0; block < ROW_BLOCKS; ++block) total[block] = V::zero();
+      vec total[4];
+      for (int r = 0; r < 4; ++r) total[r] = V::zero();
       for (int i = 0; i < p.planes.count; ++i) {
         const Plane& plane = p.planes.plane[i];
         switch (plane.bits) {
@@ -227,32 +215,20 @@ struct Tiles {
         }
         w += plane_nbytes(plane.bits, 8 * int64_t(p.pairs), V::LANES);
       }
-      for (int block = 0; block < ROW_BLOCKS; ++block) {
-        const Numbers n = numbers(p, segment, block);
-        const fvec part = p.corrections ? scaled<true>(p, n, total[block], p.tokens[0], p.corrections[segment])
-                                        : scaled<false>(p, n, total[block], p.tokens[0], p.totals[segment]);
-        y[block] = p.segments > 1 ? V::add(y[block], part) : part;
+      for (int r = 0; r < 4; ++r) {
+        const Numbers n = numbers(p, segment, r);
+        const fvec part = p.corrections ? scaled<true>(p, n, total[r], p.tokens[0], p.corrections[segment])
+                                        : scaled<false>(p, n, total[r], p.tokens[0], p.totals[segment]);
+        y[r] = p.segments > 1 ? V::add(y[r], part) : part;
       }
     }
-    for (int block = 0; block < ROW_BLOCKS; ++block) finish(p, block, y[block], p.y);
-  }
-
-  template <int P, int ROWS>
-  static void both(const Product& p, int first) {
-    tile<P, 0, ROWS>(p, first);
-    tile<P, 1, ROWS>(p, first);
-  }
-
-  template <int P, int ROWS>
-  static void both_grouped(const Product& p, int first) {
-    grouped_tile<P, 0, ROWS>(p, first);
-    grouped_tile<P, 1, ROWS>(p, first);
+    for (int r = 0; r < 4; ++r) finish(p, r, y[r], p.y);
   }
 
   template <int P, int ROWS>
   static void any(const Product& p, int first, int rows) {
     if constexpr (ROWS > 0) {
-      if (rows == ROWS) both<P, ROWS>(p, first);
+      if (rows == ROWS) tile<P, ROWS>(p, first);
       else any<P, ROWS - 1>(p, first, rows);
     }
   }
@@ -260,18 +236,18 @@ struct Tiles {
   template <int P, int ROWS>
   static void any_grouped(const Product& p, int first, int rows) {
     if constexpr (ROWS > 0) {
-      if (rows == ROWS) both_grouped<P, ROWS>(p, first);
+      if (rows == ROWS) grouped_tile<P, ROWS>(p, first);
       else any_grouped<P, ROWS - 1>(p, first, rows);
     }
   }
 
   template <int P>
   static void all(const Product& p, int rows) {
-    const int height = p.segments > 1 ? GROUPED_ROWS : V::GEMM_ROWS, count = (rows + height - 1) / height;
+    const int height = p.segments > 1 ? GROUPED_ROWS : V::TILE_ROWS, count = (rows + height - 1) / height;
     for (int t = 0, first = 0; t < count; ++t) {
       const int n = (rows - first + count - t - 1) / (count - t);  // tiles of equal height
       if (p.segments > 1) any_grouped<P, GROUPED_ROWS>(p, first, n);
-      else any<P, V::GEMM_ROWS>(p, first, n);
+      else any<P, V::TILE_ROWS>(p, first, n);
       first += n;
     }
   }

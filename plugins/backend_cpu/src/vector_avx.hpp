@@ -11,7 +11,7 @@ namespace {
 
 struct Avx256 {
   using vec = __m256i;
-  static constexpr int LANES = 8, GEMM_ROWS = 6;
+  static constexpr int LANES = 8, GEMM_ROWS = 6, TILE_ROWS = 2;
 
   static vec zero() { return _mm256_setzero_si256(); }
   static vec load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const vec*>(p)); }

@@ -12,7 +12,7 @@ namespace {
 struct Avx512Vnni {
   using vec = __m512i;
   using fvec = __m512;
-  static constexpr int LANES = 16, GEMM_ROWS = 12;
+  static constexpr int LANES = 16, GEMM_ROWS = 12, TILE_ROWS = 6;
   static constexpr bool DIRECT = true;
 
   static vec zero() { return _mm512_setzero_si512(); }

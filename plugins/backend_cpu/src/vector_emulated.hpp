@@ -28,7 +28,7 @@ struct Words<16> {
 
 template <int N, int ROWS>
 struct Emulated {
-  static constexpr int LANES = N, GEMM_ROWS = ROWS;
+  static constexpr int LANES = N, GEMM_ROWS = ROWS, TILE_ROWS = ROWS;
   static constexpr bool DIRECT = true;
   using vec = typename Words<N>::vec;
   using signed_vec = typename Words<N>::signed_vec;

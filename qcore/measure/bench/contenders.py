@@ -53,6 +53,7 @@ class Contender:
         weight_nbytes: bytes of weights and scales that a call reads.
         name: for the table; a peer's adapter leaves it to the peer's label.
         expected: float32, what the output should be near to; None: that of the float network.
+        right: float32, what a packed network must give but for rounding; None: ``expected``.
         read: makes a tensor of what ``call`` returns.
         kernel: backend and kernel that run it, or None.
     """
@@ -63,6 +64,7 @@ class Contender:
     weight_nbytes: int
     name: str = ""
     expected: Tensor | None = None
+    right: Tensor | None = None
     read: Callable[[Any], Tensor] = cast(Callable[[Any], Tensor], torch.as_tensor)
     kernel: str | None = None
 
@@ -91,8 +93,10 @@ def packed_contender(layer: PackedLinear, name: str, x: Tensor) -> Contender:
     """Return our packed ``layer`` on ``x``; its output should be near a float product with its own weights."""
     choice = cast(BackendChoice, layer.choice)
     made = module_contender(layer, x, kind="packed", name=name, weight_nbytes=choice.kernel.nbytes)
-    expected = F.linear(x, layer.weight.dequantize(), layer.bias)
-    return replace(made, expected=expected, kernel=f"{choice.backend}: {choice.kernel.name}")
+    weight, quantizer = layer.weight.dequantize(), layer.input_quantizer
+    expected = F.linear(x, weight, layer.bias)
+    right = expected if quantizer is None else F.linear(quantizer(x), weight, layer.bias)
+    return replace(made, expected=expected, right=right, kernel=f"{choice.backend}: {choice.kernel.name}")
 
 
 def pack_weight(

@@ -43,7 +43,8 @@ class Contest:
         bandwidth: of this machine.
         operations: multiplications and additions a call, or None.
         activation_nbytes: bytes of input and output, or None.
-        tolerance: deviation from the expected output above which a peer computes something else.
+        tolerance: deviation from the expected output above which a peer computes something else; from the right one
+            above which a packed network does.
     """
 
     subject: str
@@ -57,7 +58,11 @@ class Contest:
     tolerance: float = 0.05
 
     def run(self, contenders: Sequence[Contender], absent: Sequence[tuple[str, str]] = ()) -> list[Row]:
-        """Check and time ``contenders``, the float one first; ``absent`` are names with the reasons of the others."""
+        """Check and time ``contenders``, the float one first; ``absent`` are names with the reasons of the others.
+
+        Raises:
+            QcoreError: a packed network fails, or computes something else.
+        """
         with torch.inference_mode():
             base, *others = contenders
             expected, base_s = _first_call(base)
@@ -85,6 +90,8 @@ class Contest:
             output, seconds = guarded("call", lambda: _first_call(contender))
             wanted = expected if contender.expected is None else contender.expected
             off = deviation(output, wanted)
+            if contender.kind == "packed":
+                self._check(contender, output, wanted)
             if contender.kind == "peer" and not off <= self.tolerance:
                 return f"it computes something else: its output is {off:.0%} off"
             if contender.kind == "peer" and seconds > max(SLOW_S, SLOW_RATIO * base_s):
@@ -96,6 +103,12 @@ class Contest:
             if contender.kind != "peer":
                 raise QcoreError(f"{contender.name} failed on {self.subject}: {error.reason}") from error
             return f"failed: {error.reason}"
+
+    def _check(self, contender: Contender, output: Tensor, wanted: Tensor) -> None:
+        off = deviation(output, wanted if contender.right is None else contender.right)
+        if not off <= self.tolerance:
+            kernel = "" if contender.kernel is None else f" ({contender.kernel})"
+            raise QcoreError(f"{contender.name}{kernel} computes something else on {self.subject}: {off:.0%} off")
 
     def _call(self, contender: Contender) -> Call:
         if not self.cold:

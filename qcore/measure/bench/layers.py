@@ -76,12 +76,17 @@ def bench_layers(
 
 
 def new_report(options: Options, progress: Progress) -> tuple[Report, Bandwidth]:
-    """Return a report without rows, and the bandwidth that its rows are compared with."""
+    """Return a report without rows, and the bandwidth that its rows are compared with.
+
+    Raises:
+        UnknownNameError: no loaded plugin offers the named backend.
+    """
+    backends = _backend_details(options)  # before anything takes its time
     bandwidth = read_bandwidth(clock_for(options.threads), nbytes=options.bandwidth_nbytes)
     progress(f"read bandwidth {bandwidth.gb_s:.1f} GB/s ({bandwidth.how})")
     report = Report(
         machine=machine_facts(peer_versions(options.peers)),
-        backends=_backend_details(options),
+        backends=backends,
         settings={
             "threads": options.threads,
             "rounds": options.rounds,

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
 
+from qcore.backends.choice import Candidate
+from qcore.backends.reference import ReferenceBackend
 from qcore.errors import UsageError
 from qcore.export import ModelFile, inspect, load
-from qcore.measure.bench.contenders import BASE, module_contender
+from qcore.foreign import ForeignError, guarded
+from qcore.measure.bench.contenders import BASE, Contender, module_contender
 from qcore.measure.bench.contest import Contest, torch_threads
 from qcore.measure.bench.layers import Options, Progress, new_report, peer_contenders, sample_input
 from qcore.measure.bench.plan import MODEL_BATCHES
@@ -40,7 +44,7 @@ def bench_model(
 
     Raises:
         ModelFileError: the file cannot be read.
-        UsageError: it holds no packed layer, or the shape of a sample is not known.
+        UsageError: it holds no packed layer, or the shape of a sample is not known or does not fit.
         BackendError: the named backend cannot run it.
     """
     options = options or Options()
@@ -48,11 +52,13 @@ def bench_model(
     with torch_threads(options.threads):
         network = load(path, backend=options.backend, registry=options.registry)
         twin = float_twin(network).requires_grad_(False)
+        _check_sample(twin, sizes)
+        reference = _on_the_reference(network)
         report, bandwidth = new_report(options, progress)
         for place, batch in enumerate(batches):
             x = sample_input(batch, *sizes)
             floats = module_contender(twin, x, kind="float", name=BASE, weight_nbytes=_nbytes(twin))
-            packed = module_contender(network, x, kind="packed", name="packed", weight_nbytes=_nbytes(network))
+            packed = _packed_contender(network, reference, x)
             peers, absent = peer_contenders(twin, x, options, models=True)
             contest = Contest(
                 subject=path.name,
@@ -99,6 +105,29 @@ def sample_shape(file: ModelFile) -> tuple[int, ...]:
     if file.extra.get("features"):
         return (len(file.extra["features"]),)
     raise UsageError(f"{file.path} does not tell the shape of a sample", "say it with --input, such as 3x32x32")
+
+
+def _check_sample(twin: nn.Module, sizes: tuple[int, ...]) -> None:
+    try:
+        guarded("call", lambda: _output(twin, sample_input(1, *sizes)))
+    except ForeignError as error:
+        given = "x".join(map(str, sizes))
+        hint = "say the shape of one sample, without the batch, such as 64 or 3x32x32"
+        raise UsageError(f"--input {given}: the model takes no such sample: {error.reason}", hint) from error
+
+
+def _packed_contender(network: nn.Module, reference: nn.Module, x: torch.Tensor) -> Contender:
+    made = module_contender(network, x, kind="packed", name="packed", weight_nbytes=_nbytes(network))
+    return replace(made, right=_output(reference, x))
+
+
+def _on_the_reference(network: nn.Module) -> nn.Module:
+    """Return a copy of ``network`` whose packed layers run in plain torch: what they must compute."""
+    copied = copy.deepcopy(network)
+    for layer in copied.modules():
+        if isinstance(layer, PackedLayer):
+            layer.prepare([Candidate("core/reference", ReferenceBackend())], forced=True)
+    return copied
 
 
 def _output(model: nn.Module, x: torch.Tensor) -> torch.Tensor:

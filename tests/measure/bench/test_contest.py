@@ -84,6 +84,20 @@ def test_our_own_failure_is_an_error() -> None:
         CONTEST.run([BASIS, contender("ours", "packed", fail)])
 
 
+def test_our_own_wrong_output_is_an_error() -> None:
+    for wrong in (OUTPUT * 1.5, OUTPUT * torch.nan, torch.ones(3)):
+        ours = contender("ours", "packed", lambda wrong=wrong: wrong)  # type: ignore[misc]
+        with pytest.raises(QcoreError, match="ours computes something else on 4 -> 3"):
+            CONTEST.run([BASIS, ours])
+
+
+def test_our_own_output_is_checked_against_the_right_one_and_told_against_the_float_one() -> None:
+    coarse = contender("ours", "packed", lambda: OUTPUT * 1.5)
+    assert CONTEST.run([BASIS, replace(coarse, right=OUTPUT * 1.5)])[1].deviation == pytest.approx(0.5)
+    with pytest.raises(QcoreError, match="computes something else"):
+        CONTEST.run([BASIS, replace(coarse, expected=OUTPUT * 1.5, right=OUTPUT)])
+
+
 def test_cold_weights_take_turns_and_small_ones_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "last_level_nbytes", lambda: 4800)
     monkeypatch.setattr(room, "MOST_COPIES", 200)

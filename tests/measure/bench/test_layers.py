@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 
-from qcore.errors import BackendError
+from qcore.backends import Kernel
+from qcore.backends.reference import ReferenceBackend
+from qcore.errors import BackendError, QcoreError, UnknownNameError
+from qcore.measure.bench import layers as room
 from qcore.measure.bench.layers import Options, bench_layers
 from qcore.measure.bench.peers import choose_peers
 from qcore.measure.bench.plan import Shape, Weight
@@ -39,9 +45,34 @@ def test_a_backend_can_be_named_and_is_told_with_its_kernel() -> None:
 
 
 def test_a_named_backend_that_cannot_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    from qcore.backends.reference import ReferenceBackend
-
     monkeypatch.setattr(ReferenceBackend, "reject", lambda self, request: "not today")
     options = Options(rounds=2, peers=(), backend="core/reference", bandwidth_nbytes=1 << 16)
     with pytest.raises(BackendError, match="not today"):
         bench_layers((Shape(16, 8),), (1,), (Weight(None),), options)
+
+
+def test_an_unknown_backend_is_told_before_the_bandwidth_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "read_bandwidth", lambda *_, **__: pytest.fail("measured"))
+    with pytest.raises(UnknownNameError, match="nosuch"):
+        bench_layers((Shape(16, 8),), (1,), (Weight(8),), Options(rounds=2, peers=(), backend="nosuch"))
+
+
+def test_a_kernel_that_computes_something_else_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = ReferenceBackend.prepare
+
+    def doubled(self: ReferenceBackend, *given: Any) -> Kernel:
+        kernel = real(self, *given)
+        return replace(kernel, call=lambda x: 2 * kernel.call(x))
+
+    monkeypatch.setattr(ReferenceBackend, "prepare", doubled)
+    options = Options(rounds=2, peers=(), backend="core/reference", bandwidth_nbytes=1 << 16)
+    with pytest.raises(QcoreError, match=r"8 bit \(core/reference: .*computes something else on 16 -> 8: 100% off"):
+        bench_layers((Shape(16, 8),), (1,), (Weight(8),), options)
+
+
+def test_an_output_whose_terms_cancel_is_not_taken_for_a_wrong_one() -> None:
+    """One output feature: a sum near zero is far off in relation to itself, though the kernel is right."""
+    options = Options(rounds=2, peers=(), backend="core/reference", bandwidth_nbytes=1 << 16)
+    shapes = tuple(Shape(cols, 1) for cols in range(30, 90))
+    report = bench_layers(shapes, (1,), (Weight(8), Weight(4, 8), Weight(4, float_input=True)), options)
+    assert max(row.deviation or 0 for row in report.rows) > 0.05

@@ -1,17 +1,23 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 import qcore
-from qcore.errors import UsageError
+from qcore.backends import Kernel
+from qcore.backends.reference import ReferenceBackend
+from qcore.errors import QcoreError, UsageError
 from qcore.measure.bench.layers import Options
 from qcore.measure.bench.models import bench_model, float_twin, sample_shape
 from qcore.measure.bench.peers import choose_peers
 from qcore.nn import PackedLayer, build_model
+from qcore.plugins import Framework
+from qcore.registry import BackendSpec
 
 INT8 = "core/int(granularity='token')"
 RULE = {"weight": "core/int(bits=8)", "input": INT8}
@@ -35,6 +41,41 @@ def test_a_model_runs_beside_its_float_twin_and_the_peers_that_take_models(file:
     assert report.rows[0].touched_nbytes == 4 * (12 * 8 + 8 * 3 + 12 + 3)
     assert report.rows[1].deviation < 0.1
     assert told[-1] == "2/2: model.safetensors, batch 4"
+
+
+class Negates(ReferenceBackend):
+    """A backend whose kernels are wrong."""
+
+    name = "negates"
+
+    def prepare(self, *given: Any) -> Kernel:
+        kernel = super().prepare(*given)
+        return replace(kernel, call=lambda x: -kernel.call(x))
+
+
+def test_a_packed_model_that_computes_something_else_is_an_error(file: Path) -> None:
+    registry = Framework(no_plugins=True).registry
+    target = f"{__name__}:Negates"
+    registry.commit([BackendSpec(name="negates", target=target, summary="wrong")], plugin="test")
+    options = replace(OPTIONS, backend="test/negates", registry=registry)
+    with pytest.raises(QcoreError, match="packed computes something else on model.safetensors"):
+        bench_model(file, (4,), None, options)
+
+
+def test_a_model_of_few_bits_that_is_far_from_its_float_twin_is_timed(tmp_path: Path) -> None:
+    coarse = {"weight": "core/int(bits=2)", "input": "core/int(bits=2, granularity='token')"}
+    model = qcore.quantize(build_model("core/mlp", {"in_features": 12, "out_features": 3}), {"*": coarse})
+    file = Path(qcore.save(model, tmp_path / "coarse.safetensors"))
+    row = bench_model(file, (4,), None, replace(OPTIONS, peers=())).rows[1]
+    assert row.median_us is not None and row.deviation > 0.25
+
+
+@pytest.mark.parametrize("sample", [(7,), (3, 32, 32)])
+def test_a_sample_that_the_model_does_not_take_is_a_usage_error(file: Path, sample: tuple[int, ...]) -> None:
+    given = "x".join(map(str, sample))
+    with pytest.raises(UsageError, match=f"--input {given}: the model takes no such sample") as caught:
+        bench_model(file, (1,), sample, OPTIONS)
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(

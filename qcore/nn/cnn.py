@@ -50,7 +50,9 @@ class CNN(ScaledNetwork):
     def plan(self, builder: PlanBuilder, x: Value) -> Value:
         """Say it in the steps of a plan."""
         pooled = builder.spatial_mean(builder.lower(self.features, builder.lower(self.scaler, x)))
-        return builder.lower(self.rescale, builder.lower(self.head, pooled))
+        for part in (self.dropout, self.head, self.rescale):
+            pooled = builder.lower(part, pooled)
+        return pooled
 
 
 def build_cnn(config: CNNConfig, generator: torch.Generator) -> CNN:

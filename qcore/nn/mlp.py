@@ -48,7 +48,7 @@ class MLPBlock(nn.Module):
         """Say it in the steps of a plan."""
         for part in (self.pre_norm, self.linear, self.post_norm):
             x = builder.lower(part, x)
-        return builder.relu(x)
+        return builder.lower(self.dropout, builder.relu(x))
 
 
 class MLP(ScaledNetwork):

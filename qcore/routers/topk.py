@@ -12,8 +12,7 @@ from qcore.routers.base import Router, Routing
 from qcore.routers.config import RouterConfig, TopKConfig
 
 if TYPE_CHECKING:
-    from qcore.backends.plan import Value
-    from qcore.nn.plan import PlanBuilder
+    from qcore.backends.plan import Builder, Value
 
 __all__ = ["TopKRouter", "empty_linear", "row_exact"]
 
@@ -56,14 +55,9 @@ class TopKRouter(Router):
             weights = weights / weights.sum(dim=1, keepdim=True)
         return Routing(weights, probabilities)
 
-    def plan(self, builder: PlanBuilder, x: Value) -> Value:
+    def plan(self, builder: Builder, x: Value) -> Value:
         """Say the weights in the steps of a plan."""
-        for layer in self.net:
-            if isinstance(layer, nn.Linear):
-                x = builder.linear(x, layer.weight, layer.bias, precise=True)
-            else:
-                x = builder.relu(x)
-        return builder.choose(builder.softmax(x), self.config.k)
+        return builder.choose(builder.softmax(builder.lower(self.net, x, precise=True)), self.config.k)
 
 
 def empty_linear(in_features: int, out_features: int) -> nn.Linear:

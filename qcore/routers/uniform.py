@@ -11,8 +11,7 @@ from qcore.routers.base import Router, Routing
 from qcore.routers.config import UniformConfig
 
 if TYPE_CHECKING:
-    from qcore.backends.plan import Value
-    from qcore.nn.plan import PlanBuilder
+    from qcore.backends.plan import Builder, Value
 
 __all__ = ["UniformRouter"]
 
@@ -27,6 +26,6 @@ class UniformRouter(Router):
         share = x.new_full((x.shape[0], self.experts), 1.0 / self.experts).float()
         return Routing(share, share)
 
-    def plan(self, builder: PlanBuilder, x: Value) -> Value:
+    def plan(self, builder: Builder, x: Value) -> Value:
         """Say the weights in the steps of a plan."""
         return builder.constant(x, torch.full((self.experts,), 1.0 / self.experts))

@@ -181,10 +181,9 @@ class BayesianRouter(Router):
         if not (self._warned or bool(self.fitted)):
             self._warn()
         mask1, mask2 = self._masks(torch.float64)
-        hidden = builder.relu(builder.linear(x, self.layer1.weight, self.layer1.bias, precise=True))
-        hidden = builder.linear(builder.masked(hidden, mask1), self.layer2.weight, self.layer2.bias, precise=True)
-        hidden = builder.masked(builder.relu(hidden), mask2)
-        passes = builder.softmax(builder.linear(hidden, self.layer3.weight, self.layer3.bias, precise=True))
+        hidden = builder.masked(builder.relu(builder.lower(self.layer1, x, precise=True)), mask1)
+        hidden = builder.masked(builder.relu(builder.lower(self.layer2, hidden, precise=True)), mask2)
+        passes = builder.softmax(builder.lower(self.layer3, hidden, precise=True))
         raw = builder.disagreement(passes, config.uncertainty)
         normalised = builder.normalise(raw, float(self.low), float(self.high))
         slope = self.alpha.double() * self.beta.double()

@@ -103,6 +103,17 @@ def test_options_without_steps_are_named(options: dict[str, object]) -> None:
         qcore.compile_plan(router(**options))
 
 
+def test_layers_that_are_packed_or_hooked_are_named() -> None:
+    rule = {"weight": "core/int(bits=4)", "input": TOKEN}
+    packed = qcore.pack(qcore.quantize(router(), {"layer1": rule}), "core/reference")
+    hooked = router()
+    hooked.layer2.register_forward_hook(lambda *_: None)
+    for model, message in ((packed, r"layer1 \(PackedLinear\)"), (hooked, r"layer2 \(Linear\) has hooks")):
+        model.fitted.fill_(1)
+        with pytest.raises(UsageError, match=message):
+            qcore.compile_plan(model)
+
+
 def test_a_router_that_never_saw_data_warns_once() -> None:
     uncalibrated = router()
     with pytest.warns(UncalibratedRouterWarning):

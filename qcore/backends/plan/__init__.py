@@ -8,6 +8,7 @@ from qcore.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from qcore.backends.plan.base import Program, Shape, Step, Value
+    from qcore.backends.plan.builder import Builder
     from qcore.backends.plan.layers import (
         BatchNorm,
         Convolution,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchNorm",
+    "Builder",
     "Choose",
     "Constant",
     "Convolution",
@@ -60,9 +62,13 @@ __all__ = [
     "Value",
 ]
 
-_HOMES = dict.fromkeys(("Program", "Shape", "Step", "Value"), "base") | dict.fromkeys(
-    ("Choose", "Constant", "Disagreement", "Experts", "MaskedCopies", "Normalise", "PassMean", "Softmax", "Tilt"),
-    "routing",
+_HOMES = (
+    {"Builder": "builder"}
+    | dict.fromkeys(("Program", "Shape", "Step", "Value"), "base")
+    | dict.fromkeys(
+        ("Choose", "Constant", "Disagreement", "Experts", "MaskedCopies", "Normalise", "PassMean", "Softmax", "Tilt"),
+        "routing",
+    )
 )
 
 __getattr__, __dir__ = lazy_attributes(__name__, {name: f"{__name__}.{_HOMES.get(name, 'layers')}" for name in __all__})

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from qcore.backends.plan import (
     BatchNorm,
+    Builder,
     Choose,
     Constant,
     Convolution,
@@ -34,16 +35,18 @@ from qcore.backends.plan import (
     Value,
 )
 from qcore.errors import UsageError
-from qcore.nn.packed import PackedLayer
+from qcore.nn.packed import PackedConv2d, PackedLayer
 from qcore.nn.plan.fusion import fuse
 from qcore.tensor.arithmetic import Conv2dShape
 
-__all__ = ["PlanBuilder"]
+__all__ = ["Pair", "PlanBuilder", "check_padding"]
 
 Pair = tuple[int, int]
 
+_TO_FLOAT = "call model.float() first"
 
-class PlanBuilder:
+
+class PlanBuilder(Builder):
     """Collects the steps of one program.
 
     A module that can say itself in steps has the method ``plan(self, builder: PlanBuilder, x: Value) -> Value``, which
@@ -52,25 +55,28 @@ class PlanBuilder:
 
     Attributes:
         input: the value that the program gets.
+        device: where the model lies.
     """
 
-    def __init__(self, root: nn.Module, prefix: str = "") -> None:
+    def __init__(self, root: nn.Module, prefix: str = "", device: torch.device | None = None) -> None:
         self.input = Value(0)
+        self.device = device or _device_of(root)
         self._steps: list[Step] = []
         self._names = {id(module): f"{prefix}{name}" for name, module in root.named_modules()}
         self._layer = prefix.removesuffix(".")
 
-    def lower(self, module: nn.Module, x: Value) -> Value:
-        """Return what ``module`` gives for ``x``.
+    def lower(self, module: nn.Module, x: Value, *, precise: bool = False) -> Value:
+        """Return what ``module`` gives for ``x``; in float64, of float linear layers and ReLU alone, if ``precise``.
 
         Raises:
             UsageError: there are no steps for such a module, or not in this state; the module is named.
         """
-        from qcore.nn.plan.lowering import lowering_of
+        from qcore.nn.plan.lowering import lowering_of, precise_lowering_of
 
         outer, self._layer = self._layer, self._names.get(id(module), self._layer)
         try:
-            return lowering_of(module, self._layer)(self, x)
+            find = precise_lowering_of if precise else lowering_of
+            return find(module, self._layer)(self, x)
         finally:
             self._layer = outer
 
@@ -92,6 +98,8 @@ class PlanBuilder:
         """Add a packed layer, on the kernel that it has."""
         if layer.choice is None:
             raise self.refuse("its kernel is not chosen", "call qcore.pack(model) first")
+        if isinstance(layer, PackedConv2d):
+            check_padding(self, layer.padding_mode)
         request = layer.request()
         if request.coded_input:
             hint = f"use an input quantizer such as core/int instead of {type(layer.input_quantizer).__name__}"
@@ -100,31 +108,32 @@ class PlanBuilder:
 
     def linear(self, x: Value, weight: Tensor, bias: Tensor | None = None, *, precise: bool = False) -> Value:
         """Add ``x W^T + b``, in float64 if ``precise``."""
-        return self._add(Linear(*self._at(x), _own(weight), _optional(bias), precise))
+        own = self._rounded if precise else self._own
+        return self._add(Linear(*self._at(x), own(weight), None if bias is None else own(bias), precise))
 
     def convolution(self, x: Value, weight: Tensor, bias: Tensor | None, walk: Conv2dShape) -> Value:
         """Add a float convolution, padded with zeros."""
-        return self._add(Convolution(*self._at(x), _own(weight), _optional(bias), walk))
+        return self._add(Convolution(*self._at(x), self._own(weight), self._optional(bias), walk))
 
     def layer_norm(self, x: Value, weight: Tensor | None, bias: Tensor | None, features: int, eps: float) -> Value:
         """Add a layer norm over the last axis."""
-        norm = LayerNorm(*self._at(x), _optional(weight), _optional(bias), features, eps)
+        norm = LayerNorm(*self._at(x), self._optional(weight), self._optional(bias), features, eps)
         return self._add(norm)
 
     def batch_norm(
         self, x: Value, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> Value:
         """Add a batch norm along axis 1, by given statistics."""
-        affine = (_optional(weight), _optional(bias))
-        return self._add(BatchNorm(*self._at(x), _own(mean), _own(var), *affine, eps))
+        affine = (self._optional(weight), self._optional(bias))
+        return self._add(BatchNorm(*self._at(x), self._own(mean), self._own(var), *affine, eps))
 
     def standardize(self, x: Value, mean: Tensor, std: Tensor) -> Value:
         """Add ``(x - mean) / std`` along axis 1."""
-        return self._add(Standardization(*self._at(x), _own(mean), _own(std)))
+        return self._add(Standardization(*self._at(x), self._own(mean), self._own(std)))
 
     def rescale(self, x: Value, mean: Tensor, std: Tensor) -> Value:
         """Add ``x * std + mean`` with two numbers."""
-        return self._add(Rescaling(*self._at(x), _own(mean), _own(std)))
+        return self._add(Rescaling(*self._at(x), self._own(mean), self._own(std)))
 
     def relu(self, x: Value) -> Value:
         """Add ``max(x, 0)``."""
@@ -144,7 +153,7 @@ class PlanBuilder:
 
     def masked(self, x: Value, masks: Tensor) -> Value:
         """Add ``x`` under each of ``masks`` (M, width); float64."""
-        return self._add(MaskedCopies(*self._at(x), _own(masks, torch.float64)))
+        return self._add(MaskedCopies(*self._at(x), _copied(masks, torch.float64)))
 
     def softmax(self, x: Value) -> Value:
         """Add a softmax over the last axis; float64."""
@@ -164,7 +173,7 @@ class PlanBuilder:
 
     def tilt(self, p: Value, u: Value, slope: Tensor, intercept: Tensor) -> Value:
         """Add ``p_i exp(u slope_i + intercept_i)``, normalised; float64."""
-        numbers = (_own(slope, torch.float64), _own(intercept, torch.float64))
+        numbers = (_copied(slope, torch.float64), _copied(intercept, torch.float64))
         return self._add(Tilt(*self._at(p, u), *numbers))
 
     def choose(self, p: Value, k: int) -> Value:
@@ -172,8 +181,8 @@ class PlanBuilder:
         return self._add(Choose(*self._at(p), k))
 
     def constant(self, x: Value, numbers: Tensor) -> Value:
-        """Add the same ``numbers`` for every sample of ``x``."""
-        return self._add(Constant(*self._at(x), _own(numbers)))
+        """Add the same ``numbers`` for every sample of ``x``, on the model's device."""
+        return self._add(Constant(*self._at(x), self._own(numbers).to(self.device)))
 
     def experts(self, x: Value, weights: Value, experts: Iterable[nn.Module]) -> Value:
         """Add the weighted sum of ``experts``, each on the rows that have a weight for it."""
@@ -182,7 +191,7 @@ class PlanBuilder:
 
     def _body(self, expert: nn.Module) -> Program:
         name = self._names.get(id(expert), self._layer)
-        inner = PlanBuilder(expert, f"{name}." if name else "")
+        inner = PlanBuilder(expert, f"{name}." if name else "", self.device)
         inner._names[id(expert)] = name
         return inner.program(inner.lower(expert, inner.input))
 
@@ -194,10 +203,40 @@ class PlanBuilder:
         self._steps.append(step)
         return step.output
 
+    def _own(self, tensor: Tensor) -> Tensor:
+        """Return a float32 copy for a step that computes in float32 what the module does.
 
-def _own(tensor: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        Raises:
+            UsageError: the module computes in another dtype.
+        """
+        if tensor.is_floating_point() and tensor.dtype is not torch.float32:
+            raise self.refuse(f"its numbers are {tensor.dtype}, and a plan computes in float32", _TO_FLOAT)
+        return _copied(tensor)
+
+    def _optional(self, tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else self._own(tensor)
+
+    def _rounded(self, tensor: Tensor) -> Tensor:
+        """Return a float32 copy for a step that computes in float64: of the same numbers, whatever their dtype.
+
+        Raises:
+            UsageError: float32 does not hold them.
+        """
+        copied = _copied(tensor)
+        if tensor.dtype is torch.float64 and bool(((copied.double() != tensor) & ~tensor.isnan()).any()):
+            raise self.refuse("its numbers are float64, and float32 does not hold them", _TO_FLOAT)
+        return copied
+
+
+def check_padding(builder: PlanBuilder, mode: str) -> None:
+    """Refuse convolutions that pad with anything but zeros."""
+    if mode != "zeros":
+        raise builder.refuse(f"padding_mode={mode!r}", "pad with zeros, or use it without a plan")
+
+
+def _copied(tensor: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return tensor.detach().to(dtype, copy=True).contiguous()
 
 
-def _optional(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else _own(tensor)
+def _device_of(model: nn.Module) -> torch.device:
+    return next((held.device for held in (*model.parameters(), *model.buffers())), torch.device("cpu"))

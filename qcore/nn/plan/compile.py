@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import torch
@@ -36,13 +36,14 @@ def compile_plan(model: nn.Module, backend: str = "auto", *, registry: Registry 
         registry: where backends are looked up; None for the default framework's.
 
     Raises:
-        UsageError: a module cannot be lowered; it is named, with what to do.
+        UsageError: a module cannot be lowered, or lies on another device than the rest; it is named, with what to do.
         BackendError: the named backend cannot compile it.
     """
     builder = PlanBuilder(model)
     with torch.no_grad():
         program = builder.program(builder.lower(model, builder.input))
     candidates, forced = find_backends(backend, registry)
+    _device(program)
     return Plan(program, *_compile(program, candidates, forced=forced))
 
 
@@ -136,13 +137,22 @@ def _not_saved() -> UsageError:
 
 
 def _device(program: Program) -> torch.device:
-    for step in program.walk():
-        if isinstance(step, PackedStep):
-            return step.request.device
-        for value in vars(step).values():
-            if isinstance(value, Tensor):
-                return value.device
-    return torch.device("cpu")
+    """Return where the numbers of all steps lie; the CPU if there are none."""
+    found = {device: step for step in program.walk() for device in _devices(step)}
+    if len(found) > 1:
+        places = ", ".join(sorted(f"{step.layer or 'the model'} on {device}" for device, step in found.items()))
+        raise UsageError(f"the layers of a plan lie on one device, not {places}", "move the packed model to one")
+    return next(iter(found), torch.device("cpu"))
+
+
+def _devices(step: Step) -> Iterator[torch.device]:
+    if isinstance(step, PackedStep):
+        yield step.request.device
+        if step.norm is not None:
+            yield from _devices(step.norm)
+    for value in vars(step).values():
+        if isinstance(value, Tensor):
+            yield value.device
 
 
 def _row(step: Step, backend: str, refused: list[dict[str, Any]]) -> dict[str, Any]:

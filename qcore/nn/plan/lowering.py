@@ -10,10 +10,10 @@ from torch import nn
 from qcore.backends.plan import Value
 from qcore.errors import UsageError
 from qcore.nn.layers import QuantLayer, conv_shape
-from qcore.nn.packed import PackedConv2d, PackedLinear
-from qcore.nn.plan.builder import Pair, PlanBuilder
+from qcore.nn.packed import PackedConv2d, PackedLayer, PackedLinear
+from qcore.nn.plan.builder import Pair, PlanBuilder, check_padding
 
-__all__ = ["Lowering", "lowering_of"]
+__all__ = ["Lowering", "lowering_of", "precise_lowering_of"]
 
 Lowering = Callable[[PlanBuilder, Value], Value]
 
@@ -24,13 +24,8 @@ def lowering_of(module: nn.Module, name: str) -> Lowering:
     Raises:
         UsageError: nothing does; it says what to do about that.
     """
-    where = f"{name or 'the model'} ({type(module).__name__})"
-    if isinstance(module, QuantLayer):
-        raise UsageError(f"{where} is not packed", "call qcore.pack(model) first")
-    if module.training:
-        raise UsageError(f"{where} is in training mode, and a plan computes as eval mode does", "call model.eval()")
-    if module._forward_hooks or module._forward_pre_hooks:
-        raise UsageError(f"{where} has hooks, which a plan does not call", "remove them first")
+    where = _where(module, name)
+    _check_state(module, where)
     method = _own_method(module)
     if method is not None:
         return method
@@ -38,6 +33,38 @@ def lowering_of(module: nn.Module, name: str) -> Lowering:
     if lower is not None:
         return lambda builder, x: lower(builder, x, module)
     raise UsageError(f"a plan has no steps for {where}", _hint())
+
+
+def precise_lowering_of(module: nn.Module, name: str) -> Lowering:
+    """Return what lowers ``module`` in float64, as the parts of routers are.
+
+    Raises:
+        UsageError: nothing does; it says what to do about that.
+    """
+    where = _where(module, name)
+    _check_state(module, where)
+    lower = _PRECISE.get(type(module))
+    if lower is not None:
+        return lambda builder, x: lower(builder, x, module)
+    known = ", ".join(sorted(cls.__name__ for cls in _PRECISE))
+    hint = f"use {known} there, leave a router's layers float, or use the packed model without a plan"
+    raise UsageError(f"a plan has no float64 steps for {where}", hint)
+
+
+def _where(module: nn.Module, name: str) -> str:
+    return f"{name or 'the model'} ({type(module).__name__})"
+
+
+def _check_state(module: nn.Module, where: str) -> None:
+    """Refuse what ``module`` does that its class does not say."""
+    if isinstance(module, QuantLayer):
+        raise UsageError(f"{where} is not packed", "call qcore.pack(model) first")
+    if module.training:
+        raise UsageError(f"{where} is in training mode, and a plan computes as eval mode does", "call model.eval()")
+    if module._forward_hooks or module._forward_pre_hooks:
+        raise UsageError(f"{where} has hooks, which a plan does not call", "remove them first")
+    if "forward" in vars(module):
+        raise UsageError(f"{where} was given a forward of its own, which a plan does not call", "make it a subclass")
 
 
 def _own_method(module: nn.Module) -> Lowering | None:
@@ -72,27 +99,27 @@ def _relu(builder: PlanBuilder, x: Value, module: nn.ReLU) -> Value:
     return builder.relu(x)
 
 
-def _packed_linear(builder: PlanBuilder, x: Value, module: PackedLinear) -> Value:
-    return builder.packed(x, module)
-
-
-def _packed_conv2d(builder: PlanBuilder, x: Value, module: PackedConv2d) -> Value:
-    _check_padding(builder, module.padding_mode)
+def _packed(builder: PlanBuilder, x: Value, module: PackedLayer) -> Value:
     return builder.packed(x, module)
 
 
 def _conv2d(builder: PlanBuilder, x: Value, module: nn.Conv2d) -> Value:
-    _check_padding(builder, module.padding_mode)
+    check_padding(builder, module.padding_mode)
     return builder.convolution(x, module.weight, module.bias, conv_shape(module))
-
-
-def _check_padding(builder: PlanBuilder, mode: str) -> None:
-    if mode != "zeros":
-        raise builder.refuse(f"padding_mode={mode!r}", "pad with zeros, or use it without a plan")
 
 
 def _linear(builder: PlanBuilder, x: Value, module: nn.Linear) -> Value:
     return builder.linear(x, module.weight, module.bias)
+
+
+def _precise_sequence(builder: PlanBuilder, x: Value, module: nn.Sequential) -> Value:
+    for child in module:
+        x = builder.lower(child, x, precise=True)
+    return x
+
+
+def _precise_linear(builder: PlanBuilder, x: Value, module: nn.Linear) -> Value:
+    return builder.linear(x, module.weight, module.bias, precise=True)
 
 
 def _layer_norm(builder: PlanBuilder, x: Value, module: nn.LayerNorm) -> Value:
@@ -132,8 +159,8 @@ def _pair(size: Any) -> Pair:
 
 
 _TABLE: dict[type[nn.Module], Callable[[PlanBuilder, Value, Any], Value]] = {
-    PackedLinear: _packed_linear,
-    PackedConv2d: _packed_conv2d,
+    PackedLinear: _packed,
+    PackedConv2d: _packed,
     nn.Sequential: _sequence,
     nn.Identity: _nothing,
     nn.Dropout: _nothing,
@@ -148,4 +175,12 @@ _TABLE: dict[type[nn.Module], Callable[[PlanBuilder, Value, Any], Value]] = {
     nn.Flatten: _flatten,
     nn.MaxPool2d: _max_pool,
     nn.AdaptiveAvgPool2d: _average_pool,
+}
+
+_PRECISE: dict[type[nn.Module], Callable[[PlanBuilder, Value, Any], Value]] = {
+    nn.Sequential: _precise_sequence,
+    nn.Identity: _nothing,
+    nn.Dropout: _nothing,
+    nn.ReLU: _relu,
+    nn.Linear: _precise_linear,
 }

@@ -123,7 +123,20 @@ def test_a_plan_has_no_training_mode_and_stays_on_its_device():
     assert plan.to("cpu") is plan and plan.half() is plan
     with pytest.raises(UsageError, match="stays on cpu"):
         plan.to("meta")
-    assert torch.equal(plan.train()(normal(2, 12)), plan(normal(2, 12)))
+    model, x = mlp(dropout=0.5), normal(2, 12)
+    assert torch.equal(qcore.compile_plan(model, REFERENCE).train()(x), model(x))
+
+
+def test_a_plan_lies_where_its_layers_do():
+    experts = [nn.Linear(6, 3, device="meta"), nn.Linear(6, 3, device="meta")]
+    mixture = qcore.nn.MixtureOfExperts(experts, qcore.get("router", "core/uniform", in_features=6, experts=2)).eval()
+    plan = qcore.compile_plan(mixture, REFERENCE)
+    assert plan.device == torch.device("meta")
+    assert {step.numbers.device for step in plan.program.walk() if step.title == "constant"} == {plan.device}
+    assert qcore.compile_plan(mixture.router, REFERENCE).device == torch.device("cpu")
+    mixed = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3, device="meta")).eval()
+    with pytest.raises(UsageError, match="lie on one device, not 0 on cpu, 2 on meta"):
+        qcore.compile_plan(mixed, REFERENCE)
 
 
 @pytest.mark.parametrize(

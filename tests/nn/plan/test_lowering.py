@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -101,6 +103,8 @@ def test_padding_by_other_than_zeros_and_coded_inputs_are_named() -> None:
     model = qcore.pack(qcore.quantize(mirrored, {"0": BITS4}), "core/reference")
     with pytest.raises(UsageError, match="0: padding_mode='reflect'"):
         compiled(model)
+    with pytest.raises(UsageError, match="the model: padding_mode='reflect'"):
+        PlanBuilder(model).packed(Value(0), model[0])
 
 
 def test_training_mode_and_hooks_are_refused() -> None:
@@ -110,6 +114,74 @@ def test_training_mode_and_hooks_are_refused() -> None:
     model.eval()[0].register_forward_hook(lambda *_: None)
     with pytest.raises(UsageError, match=r"0 \(Dropout\) has hooks"):
         compiled(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "config"),
+    [
+        ("core/mlp", "blocks.0.dropout", {"in_features": 4, "out_features": 2}),
+        ("core/cnn", "dropout", {"in_channels": 1, "out_features": 2, "image_size": 8}),
+    ],
+)
+def test_dropout_within_a_network_that_draws_or_has_hooks_is_refused(name: str, path: str, config: Any) -> None:
+    model = build_model(name, config).eval()
+    model.get_submodule(path).train()
+    with pytest.raises(UsageError, match=rf"^{path} \(Dropout\) is in training mode"):
+        compiled(model)
+    model.eval().get_submodule(path).register_forward_hook(lambda *_: None)
+    with pytest.raises(UsageError, match=rf"^{path} \(Dropout\) has hooks"):
+        compiled(model)
+
+
+def test_a_forward_given_to_a_module_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(2, 2)).eval()
+    model[0].forward = lambda x: -x
+    with pytest.raises(UsageError, match=r"^0 \(Linear\) was given a forward of its own"):
+        compiled(model)
+
+
+@pytest.mark.parametrize(
+    "module", [nn.Linear(2, 2), nn.Conv2d(1, 1, 1), nn.LayerNorm(2), nn.BatchNorm1d(2), Residual()], ids=str
+)
+def test_layers_that_compute_in_another_dtype_are_named(module: nn.Module) -> None:
+    for dtype in (torch.float64, torch.bfloat16):
+        with pytest.raises(UsageError, match=f"0.*: its numbers are {dtype}, and a plan computes in float32\ncall"):
+            compiled(nn.Sequential(module).eval().to(dtype))
+
+
+def router(**options: object) -> Any:
+    return qcore.get("router", "core/topk", in_features=6, experts=3, hidden=(5,), **options).eval()
+
+
+def test_a_router_in_float64_keeps_its_numbers_or_is_named() -> None:
+    single = router()
+    assert torch.equal(compiled(router().double())(normal(9, 6)), compiled(single)(normal(9, 6)))
+    finer = router().double()
+    with torch.no_grad():
+        finer.net[0].weight[0, 0] = 1 + 2**-40
+    with pytest.raises(UsageError, match="net.0: its numbers are float64, and float32 does not hold them"):
+        compiled(finer)
+
+
+def test_what_a_router_cannot_compute_in_float64_is_named() -> None:
+    packed = router()
+    packed.net[2] = qcore.pack(qcore.quantize(nn.Sequential(packed.net[2]), {"*": BITS4}).eval(), "core/reference")[0]
+    with pytest.raises(
+        UsageError, match=r"no float64 steps for net.2 \(PackedLinear\)\n.*leave a router's layers float"
+    ):
+        compiled(packed)
+    other = router()
+    other.net[1] = nn.GELU().eval()
+    with pytest.raises(UsageError, match=r"no float64 steps for net.1 \(GELU\)"):
+        compiled(other)
+    hooked = router()
+    hooked.net[1].register_forward_hook(lambda *_: None)
+    with pytest.raises(UsageError, match=r"net.1 \(ReLU\) has hooks"):
+        compiled(hooked)
+    trained = router()
+    trained.net[0].train()
+    with pytest.raises(UsageError, match=r"net.0 \(Linear\) is in training mode"):
+        compiled(trained)
 
 
 @pytest.mark.parametrize("router", ["core/topk", "core/uniform"])

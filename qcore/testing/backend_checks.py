@@ -9,11 +9,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qcore.backends import Backend, Kernel, Probe
+from qcore.backends.plan.base import FLOAT_BOUND
+from qcore.backends.plan.routing import combine
 from qcore.tensor import Encoded, QTensor
 from qcore.tensor.layers import conv2d, linear
-from qcore.testing.backend_problems import Problem, convolutions, extremes, float_layers, linears, mixed_widths
+from qcore.testing.backend_problems import (
+    Problem,
+    convolutions,
+    expert_layers,
+    extremes,
+    float_layers,
+    linears,
+    mixed_widths,
+)
 from qcore.testing.cases import SkipCheck, expect
-from qcore.testing.plan_problems import float_plans
+from qcore.testing.inputs import generator
+from qcore.testing.plan_problems import PlanProblem, float_plans, packed_layers, packed_plan
 from qcore.testing.subjects import Offer
 
 
@@ -103,7 +114,8 @@ def check_plans_compute_their_steps(offer: Offer) -> None:
     """A plan is its steps: what the backend compiles agrees with their definitions, and with exact ones bit for bit."""
     backend = available(offer)
     refusals = []
-    for problem in float_plans():
+    problems = [*float_plans(), *_packed_plans(backend)]
+    for problem in problems:
         compiled = backend.compile(problem.program)
         if isinstance(compiled, str):
             expect(compiled.strip(), f"{problem.name}: not compiled, without a reason")
@@ -117,8 +129,51 @@ def check_plans_compute_their_steps(offer: Offer) -> None:
         off, limit = _worst(got, wanted), problem.bound * float(wanted.abs().max())
         expect(off <= limit, f"{problem.name}: off by {off:.3g}, its steps' bounds allow {limit:.3g}")
         expect(len(run(problem.x[:0])) == 0, f"{problem.name}: no rows give rows")
-    if len(refusals) == len(list(float_plans())):
+    if len(refusals) == len(problems):
         raise SkipCheck(f"it compiles no plan: {refusals[0]}")
+
+
+def check_experts_equal_one_by_one(offer: Offer) -> None:
+    """A mixture in one call is its experts one by one, each on the rows that have a weight for it, and no others."""
+    backend = available(offer)
+    layers = _accepted(backend, expert_layers())
+    kernels = [backend.prepare(layer.request, QTensor.pack(layer.weight), layer.bias) for layer in layers]
+    run = backend.experts(kernels)
+    if run is None:
+        raise SkipCheck("it runs no experts in one call")
+    x = layers[0].x
+    assert isinstance(x, Tensor)
+    weights = torch.rand(len(x), len(layers), generator=generator(5)).to(x.device)
+    sparse = weights * (torch.arange(len(layers)) != torch.arange(len(x))[:, None] % len(layers)).to(x.device)
+    lone = sparse * (torch.arange(len(layers)) == 0).to(x.device)  # the others see no row
+    for name, given in (("all", weights), ("some", sparse), ("one", lone), ("none", 0 * weights)):
+        _compare_experts(f"{name} of {len(layers)} experts a row", run(x, given), x, given, kernels)
+    _compare_experts("no rows", run(x[:0], weights[:0]), x[:0], weights[:0], kernels)
+    spoilt = x.clone()
+    spoilt[0, 0] = torch.nan
+    expect(torch.equal(run(spoilt, sparse)[1:], run(x, sparse)[1:]), "NaN in one row changes another's output")
+
+
+def _compare_experts(name: str, got: Tensor, x: Tensor, weights: Tensor, kernels: list[Kernel]) -> None:
+    wanted = combine([kernel.call for kernel in kernels], x, weights)
+    expect(got.dtype == wanted.dtype and got.shape == wanted.shape, f"{name}: {tuple(got.shape)} {got.dtype}")
+    scale = float(wanted.abs().max()) if wanted.numel() else 0.0
+    off, limit = _worst(got, wanted), (FLOAT_BOUND + max(kernel.bound for kernel in kernels)) * scale
+    expect(off <= limit, f"{name}: off by {off:.3g} from one by one, rounding allows {limit:.3g}")
+
+
+def _packed_plans(backend: Backend) -> list[PlanProblem]:
+    """Return plans of the packed layers that the backend runs, on its kernels."""
+    found = []
+    for layer in (given.to(_device(backend)) for given in packed_layers()):
+        if backend.reject(layer.request) is None:
+            kernel = backend.prepare(layer.request, QTensor.pack(layer.weight), layer.bias)
+            found += [packed_plan(layer, kernel, norm=norm) for norm in (False, True)]
+    return found
+
+
+def _device(backend: Backend) -> str:
+    return "cuda" if backend.probe().device.startswith("cuda") else "cpu"
 
 
 def _run_exactly(backend: Backend, problems: Iterable[Problem]) -> None:
@@ -134,7 +189,7 @@ def _each(backend: Backend, problems: Iterable[Problem], compare: Callable[[Prob
 def _accepted(backend: Backend, problems: Iterable[Problem]) -> list[Problem]:
     """Return the problems that the backend does not reject; skip the check if it rejects all."""
     accepted, reason = [], ""
-    device = "cuda" if backend.probe().device.startswith("cuda") else "cpu"
+    device = _device(backend)
     for problem in (given.to(device) for given in problems):
         refused = backend.reject(problem.request)
         if refused is None:

@@ -16,7 +16,17 @@ from qcore.tensor.encoded import offset_and_step
 from qcore.tensor.layers import encode_images
 from qcore.testing.inputs import generator, normal
 
-__all__ = ["Problem", "convolutions", "extremes", "float_layers", "linears", "mixed_widths"]
+__all__ = [
+    "Problem",
+    "coded_weight",
+    "convolutions",
+    "expert_layers",
+    "extremes",
+    "float_layers",
+    "linears",
+    "mixed_widths",
+    "problem",
+]
 
 Scales = Literal["tensor", "row", "group"]
 ENCODINGS = (
@@ -131,6 +141,13 @@ def float_layers() -> Iterator[Problem]:
         for kernel, walk in WALKS[:2]:
             x = normal((2, kernel[1] * walk.groups, 7, 9), torch.float32)
             yield problem(coded_weight(encoding, bits, kernel, "row"), x, None, conv=walk)
+
+
+def expert_layers() -> Iterator[Problem]:
+    """Yield integer linear layers of one shape and one input, which may be the experts of a mixture."""
+    x = normal((17, 30), torch.float32, seed=7)
+    for encoding, bits in (("ternary", 2), ("int", 4), ("int", 8)):
+        yield problem(coded_weight(encoding, bits, (20, 30), "row"), x, TOKENS)
 
 
 def coded_weight(

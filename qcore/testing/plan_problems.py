@@ -8,12 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from qcore.backends.plan import Program, Value
+from qcore.backends.base import Kernel
+from qcore.backends.plan import BatchNorm, PackedStep, Program, Relu, Step, Value
 from qcore.nn.plan.builder import PlanBuilder
+from qcore.nn.plan.fusion import fuse
+from qcore.tensor import ActivationScheme
 from qcore.tensor.arithmetic import Conv2dShape
+from qcore.testing.backend_problems import Problem, coded_weight, problem
 from qcore.testing.inputs import generator
 
-__all__ = ["PlanProblem", "float_plans"]
+__all__ = ["PlanProblem", "float_plans", "packed_layers", "packed_plan"]
 
 Build = Callable[[PlanBuilder, Value], Value]
 WIDTH = 13
@@ -47,6 +51,31 @@ def float_plans() -> Iterator[PlanProblem]:
         yield PlanProblem(name, program, _drawn(5, *shape, seed=1))
 
 
+def packed_layers() -> Iterator[Problem]:
+    """Yield packed layers for plans: linear ones of several encodings, of tokens, and convolutions."""
+    tokens, affine = ActivationScheme(8), ActivationScheme(8, symmetric=False)
+    for encoding, bits in (("ternary", 2), ("int", 4), ("uint", 4), ("int", 8)):
+        linear = coded_weight(encoding, bits, (WIDTH, 30), "row")
+        yield problem(linear, _drawn(5, 30), tokens)
+        yield problem(linear, _drawn(2, WIDTH, 30), affine)
+        for channels, walk in ((4, _STRIDED), (1, _STRIDED._replace(groups=WIDTH))):
+            images = _drawn(2, channels * walk.groups, 9, 8)
+            yield problem(coded_weight(encoding, bits, (WIDTH, channels, 3, 2), "row"), images, tokens, conv=walk)
+    yield problem(coded_weight("int", torch.tensor([4, 8] * 6 + [4]), (WIDTH, 30), "row"), _drawn(5, 30), tokens)
+
+
+def packed_plan(layer: Problem, kernel: Kernel, *, norm: bool) -> PlanProblem:
+    """Return the plan of ``layer`` on ``kernel`` and a ReLU, with a batch norm between them if ``norm``."""
+    assert isinstance(layer.x, Tensor)
+    steps: list[Step] = [PackedStep((Value(0),), Value(1), "layer", layer.request, kernel)]
+    if norm:
+        mean, var, weight, bias = (each.to(layer.x.device) for each in _NORM)
+        steps.append(BatchNorm((Value(1),), Value(2), "norm", mean, var, weight, bias, 1e-5))
+    last = Value(len(steps))
+    program = fuse(Program((*steps, Relu((last,), Value(last + 1), "relu")), Value(last + 1)))
+    return PlanProblem(f"{layer.name}, {program.steps[0].title}", program, layer.x)
+
+
 def _drawn(*shape: int, seed: int = 2) -> Tensor:
     return torch.randn(shape, generator=generator(seed))
 
@@ -70,6 +99,7 @@ def _experts(builder: PlanBuilder, x: Value) -> Value:
 _NORM = (_drawn(WIDTH, seed=4), _drawn(WIDTH, seed=5).abs() + 0.1, _drawn(WIDTH, seed=6), _drawn(WIDTH, seed=7))
 _POOL: dict[str, tuple[int, int]] = {"kernel": (3, 2), "stride": (2, 1), "padding": (1, 1), "dilation": (1, 2)}
 _WALK = Conv2dShape((2, 1), (1, 2), (1, 2), 2)
+_STRIDED = Conv2dShape((2, 1), (1, 1), (1, 2))
 _BUILDS: dict[str, tuple[tuple[int, ...], Build]] = {
     "linear": ((WIDTH,), lambda b, x: b.linear(x, _drawn(7, WIDTH), _drawn(7))),
     "linear and relu": ((4, WIDTH), lambda b, x: b.relu(b.linear(x, _drawn(7, WIDTH)))),
@@ -82,6 +112,7 @@ _BUILDS: dict[str, tuple[tuple[int, ...], Build]] = {
     "relu and flatten": ((3, 4, 5), lambda b, x: b.flatten(b.relu(x))),
     "max pool": ((3, 9, 8), lambda b, x: b.max_pool(x, **_POOL, ceil=True)),
     "mean over space": ((3, 9, 8), lambda b, x: b.spatial_mean(x)),
+    "constant": ((WIDTH,), lambda b, x: b.constant(x, _drawn(4))),
     "router": ((WIDTH,), _router),
     "experts": ((WIDTH,), _experts),
 }

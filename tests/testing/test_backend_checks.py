@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -8,8 +9,9 @@ import torch
 from torch import Tensor
 
 from qcore.backends import Kernel, KernelRequest, Probe
-from qcore.backends.plan import Program
+from qcore.backends.plan import Constant, PackedStep, Program
 from qcore.backends.plan.base import Compiled
+from qcore.backends.plan.routing import combine
 from qcore.backends.reference import ReferenceBackend
 from qcore.registry import BackendSpec, Registry
 from qcore.tensor import Encoded, QTensor
@@ -20,12 +22,16 @@ from qcore.testing.subjects import Offer
 
 CHECKS = {check.__name__.removeprefix("check_"): check for check in checks_of(backend_checks)}
 Input = Tensor | Encoded
+Grouped = Callable[[Tensor, Tensor], Tensor]
 
 
 class Good(ReferenceBackend):
-    """The reference by another name."""
+    """The reference by another name, which runs the experts of a mixture too."""
 
     name: ClassVar[str] = "tried"
+
+    def experts(self, kernels: Sequence[Kernel]) -> Grouped | None:
+        return lambda x, weights: combine([kernel.call for kernel in kernels], x, weights)
 
 
 class Changed(Good):
@@ -110,6 +116,42 @@ class RoundsItsPlans(Good):
         return lambda shape: lambda x: run(shape)(x).to(torch.bfloat16).float()
 
 
+class PlansWithoutNorms(Good):
+    """Runs a packed layer and forgets what is fused into it."""
+
+    def compile(self, program: Program) -> Compiled:
+        steps = [replace(step, norm=None) if isinstance(step, PackedStep) else step for step in program.steps]
+        return super().compile(replace(program, steps=tuple(steps)))
+
+
+class PlansOneRowOfConstants(Good):
+    def compile(self, program: Program) -> Compiled:
+        run = super().compile(program)
+        lone = isinstance(program.steps[0], Constant)
+        return lambda shape: lambda x: run(shape)(x)[:1] if lone else run(shape)(x)
+
+
+class IgnoresWeightsOfExperts(Good):
+    """Adds the outputs of the experts that a row calls, whatever its weights are."""
+
+    def experts(self, kernels: Sequence[Kernel]) -> Grouped:
+        return lambda x, weights: combine([kernel.call for kernel in kernels], x, (weights != 0).float())
+
+
+class MixesRowsOfExperts(Good):
+    """Adds nothing, but of all rows."""
+
+    def experts(self, kernels: Sequence[Kernel]) -> Grouped:
+        exact = super().experts(kernels)
+        assert exact is not None
+        return lambda x, weights: exact(x, weights) + 0 * x.sum()
+
+
+class RunsNoExperts(Good):
+    def experts(self, kernels: Sequence[Kernel]) -> None:
+        return None
+
+
 class CompilesNoPlans(Good):
     def compile(self, program: Program) -> str:  # type: ignore[override]
         return "not this year"
@@ -164,6 +206,10 @@ FAULTY: list[tuple[type[ReferenceBackend], str, str]] = [
     (RejectsSilently, "integer_linear_is_exact", "without a reason"),
     (RoundsItsPlans, "plans_compute_their_steps", "bounds allow"),
     (RefusesPlansSilently, "plans_compute_their_steps", "without a reason"),
+    (PlansWithoutNorms, "plans_compute_their_steps", "packed linear + batch norm + relu: off by"),
+    (PlansOneRowOfConstants, "plans_compute_their_steps", "constant: (1, 4)"),
+    (IgnoresWeightsOfExperts, "experts_equal_one_by_one", "from one by one"),
+    (MixesRowsOfExperts, "experts_equal_one_by_one", "NaN in one row changes another's output"),
 ]
 
 
@@ -192,6 +238,11 @@ def test_a_backend_that_rejects_every_layer_is_skipped_with_the_reason() -> None
 def test_a_backend_that_compiles_no_plan_is_skipped_with_the_reason() -> None:
     result = run_case(Case(CHECKS["plans_compute_their_steps"], offer(CompilesNoPlans)))
     assert result.status == "skipped" and "not this year" in result.message
+
+
+def test_a_backend_without_experts_in_one_call_is_skipped_with_the_reason() -> None:
+    result = run_case(Case(CHECKS["experts_equal_one_by_one"], offer(RunsNoExperts)))
+    assert result.status == "skipped" and "no experts" in result.message
 
 
 def test_problems_cover_every_width_and_reach_both_ends_of_the_codes() -> None:

@@ -1,4 +1,4 @@
-"""Packed low-bit kernels for CPUs: AVX2 and portable C++; AVX-512 VNNI and AVX-VNNI on request.
+"""Packed low-bit kernels for CPUs: AVX-512 VNNI, AVX2 and portable C++; AVX-VNNI on request.
 
 This module is torch-free: it says what the plugin offers, and the core imports the rest on first use.
 """

@@ -66,6 +66,8 @@ class CpuBackend(Backend):
             return "no convolution of float activations"
         if request.op == "conv2d" and request.scales == "group":
             return "no convolution with scales for groups of columns"
+        if request.conv is not None and request.weight_shape[0] % request.conv.groups:
+            return f"{request.weight_shape[0]} output channels in {request.conv.groups} groups"
         if request.op == "conv2d" and math.prod(request.weight_shape[1:]) > LONGEST_SEGMENT:
             return f"a convolution of more than {LONGEST_SEGMENT} terms an output"
         if not math.prod(request.weight_shape):

@@ -15,7 +15,7 @@ ISA_VARIABLE = "QCORE_CPU_ISA"
 """Environment variable that forces an instruction set, such as ``avx2``."""
 
 UNTRIED = ("avxvnni",)
-"""Instruction sets whose kernels are written and compiled, and not yet run on such a machine: never chosen unasked."""
+"""Instruction sets whose kernels are tested in another encoding alone: never chosen unasked."""
 
 
 @cache

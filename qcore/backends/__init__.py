@@ -9,6 +9,7 @@ from qcore.lazy import lazy_attributes
 if TYPE_CHECKING:
     from qcore.backends.base import Backend, Kernel, KernelRequest, Probe, Refusal
     from qcore.backends.choice import BackendChoice, choose, find_backends
+    from qcore.backends.memory import is_plain, is_recorded
     from qcore.backends.training import Grid, TrainingKernels, choose_training_kernels
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "choose",
     "choose_training_kernels",
     "find_backends",
+    "is_plain",
+    "is_recorded",
 ]
 
 __getattr__, __dir__ = lazy_attributes(
@@ -39,5 +42,7 @@ __getattr__, __dir__ = lazy_attributes(
         "choose": "qcore.backends.choice",
         "choose_training_kernels": "qcore.backends.training",
         "find_backends": "qcore.backends.choice",
+        "is_plain": "qcore.backends.memory",
+        "is_recorded": "qcore.backends.memory",
     },
 )

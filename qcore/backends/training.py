@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from qcore.backends.choice import find_backends
+from qcore.backends.base import Backend, Probe
+from qcore.backends.choice import Candidate, find_backends
+from qcore.backends.memory import is_plain
+from qcore.errors import BackendError
 
 if TYPE_CHECKING:
     from qcore.registry import Registry
@@ -88,17 +92,34 @@ class TrainingKernels(ABC):
 def choose_training_kernels(device: torch.device, registry: Registry | None = None) -> TrainingKernels | None:
     """Return the kernels of the best available backend that has some for ``device``; None: quantize by torch.
 
-    ``QCORE_BACKEND`` names the only backend that is asked; ``reference`` means torch.
+    ``QCORE_BACKEND`` names the only backend that is asked; ``reference`` means torch. Without it a warning tells of
+    each backend that is installed for ``device`` and not available.
 
     Raises:
         UnknownNameError: no loaded plugin offers the backend that ``QCORE_BACKEND`` names.
+        BackendError: that backend is not available.
     """
-    for candidate in find_backends(registry=registry)[0]:
-        if candidate.backend.probe().available:
-            kernels = candidate.backend.training_kernels(device)
-            if kernels is not None:
-                return kernels
+    candidates, forced = find_backends(registry=registry)
+    for candidate in candidates:
+        probe = candidate.backend.probe()
+        if not probe.available:
+            _report_absent(candidate, probe, device, forced=forced)
+            continue
+        kernels = candidate.backend.training_kernels(device)
+        if kernels is not None:
+            return kernels
     return None
+
+
+def _report_absent(candidate: Candidate, probe: Probe, device: torch.device, *, forced: bool) -> None:
+    reason = probe.reason or "not available"
+    if forced:
+        raise BackendError(f"{candidate.id} does not quantize in training: {reason}", probe.details.get("hint"))
+    offers = type(candidate.backend).training_kernels is not Backend.training_kernels
+    where = probe.device.partition(":")[0]
+    if where == "none" or (offers and where == device.type):  # "none": it does not even load
+        # Not the caller's line: every quantizer asks, and Python shows a warning once a line.
+        warnings.warn(f"{candidate.id} does not quantize in training: {reason}", stacklevel=1)
 
 
 class ChosenKernels:
@@ -110,10 +131,13 @@ class ChosenKernels:
     def serve(self, x: Tensor) -> TrainingKernels | None:
         """Return what quantizes ``x``; None: torch does.
 
-        That is so for other dtypes than float32, for tensors without elements or without memory of their own, and
+        That is so for other dtypes than float32, for tensors that are not :func:`~qcore.backends.memory.is_plain`, and
         while torch compiles, exports, traces or transforms a function, where its own operations belong into the graph.
+
+        Raises:
+            BackendError: ``QCORE_BACKEND`` names a backend that is not available.
         """
-        if torch.compiler.is_compiling() or x.dtype is not torch.float32 or not _is_plain(x) or not x.numel():
+        if x.dtype is not torch.float32 or not is_plain(x) or not x.numel():
             return None
         device = x.device
         if device not in self._found:
@@ -125,15 +149,3 @@ class ChosenKernels:
 
     def __reduce__(self) -> tuple[type[ChosenKernels], tuple[()]]:
         return ChosenKernels, ()
-
-
-def _is_plain(x: Tensor) -> bool:
-    """Return whether ``x`` is memory that a kernel may read, and nobody records what is done with it."""
-    if type(x) not in (Tensor, torch.nn.Parameter) or x.is_meta:
-        return False
-    if torch._C._len_torch_dispatch_stack() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-        return False
-    try:
-        return x.data_ptr() != 0
-    except RuntimeError:  # a wrapper of functorch
-        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -15,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from qcore.backends import KernelRequest, Probe, TrainingKernels, choose_training_kernels
 from qcore.backends.reference import ReferenceBackend
 from qcore.backends.training import ChosenKernels
-from qcore.errors import UnknownNameError
+from qcore.errors import BackendError, UnknownNameError
 from qcore.plugins import Framework, set_default
 from qcore.plugins.framework import reset_default
 from qcore.quantizers import straight_through_inside
@@ -45,11 +46,21 @@ class Absent(Plain):
         return Probe(False, "cpu", "not here")
 
 
+class Elsewhere(Absent):
+    name = "elsewhere"
+
+    def probe(self) -> Probe:
+        return Probe(False, "cuda:0", "no such card")
+
+
 class WithoutAny(ReferenceBackend):
     """Is older than the method."""
 
     name = "without_any"
     priority = 70
+
+    def probe(self) -> Probe:
+        return Probe(False, "cpu", "not here either")
 
     def reject(self, request: KernelRequest) -> str | None:
         return None
@@ -61,7 +72,7 @@ def framework(monkeypatch: pytest.MonkeyPatch) -> Iterator[Framework]:
     framework = Framework(load=False)
     specs = [
         BackendSpec(name=kind.name, target=f"{__name__}:{kind.__name__}", summary="for a test")
-        for kind in (Plain, Absent, WithoutAny)
+        for kind in (Plain, Absent, Elsewhere, WithoutAny)
     ]
     framework.registry.commit(specs, plugin="tests")
     Plain.asked.clear()
@@ -78,12 +89,34 @@ def test_no_backend_has_any_for_another_device(framework: Framework) -> None:
     assert choose_training_kernels(torch.device("meta"), framework.registry) is None
 
 
-@pytest.mark.parametrize(("name", "found"), [("reference", False), ("tests/plain", True), ("absent", False)])
+@pytest.mark.parametrize(("name", "found"), [("reference", False), ("tests/plain", True)])
 def test_the_environment_names_the_only_one(
     framework: Framework, monkeypatch: pytest.MonkeyPatch, name: str, found: bool
 ) -> None:
     monkeypatch.setenv("QCORE_BACKEND", name)
     assert (choose_training_kernels(CPU, framework.registry) is not None) == found
+
+
+def test_a_named_backend_that_is_not_available_is_an_error(
+    framework: Framework, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QCORE_BACKEND", "absent")
+    for _ in range(2):
+        with pytest.raises(BackendError, match=r"tests/absent does not quantize in training: not here"):
+            ChosenKernels().serve(torch.ones(2))
+
+
+def test_one_that_is_installed_for_the_device_and_not_available_is_told_of_once(framework: Framework) -> None:
+    framework.registry.commit(
+        [BackendSpec(name="broken", target="no_such_module:Kind", summary="for a test")], plugin="tests"
+    )
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        for _ in range(3):  # as many quantizers
+            assert ChosenKernels().serve(torch.ones(2)) is not None
+    first, second = (str(warning.message) for warning in told)
+    assert first.startswith("tests/broken does not quantize in training: ") and "no_such_module" in first
+    assert second == "tests/absent does not quantize in training: not here"
 
 
 def test_a_name_that_nobody_offers_is_an_error(framework: Framework, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,8 +147,10 @@ class Wrapped(Tensor):
         torch.ones(0, 3),
         torch.ones(2, device="meta"),
         torch.ones(2).as_subclass(Wrapped),
+        torch.ones(2, dtype=torch.complex64).conj().imag,
+        torch.ones(2, dtype=torch.complex64).conj(),
     ],
-    ids=["bfloat16", "float64", "no elements", "meta", "a subclass"],
+    ids=["bfloat16", "float64", "no elements", "meta", "a subclass", "a negative bit", "a conjugate bit"],
 )
 def test_other_tensors_are_left_to_torch(framework: Framework, x: Tensor) -> None:
     assert ChosenKernels().serve(x) is None

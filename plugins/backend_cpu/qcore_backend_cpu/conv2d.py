@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from qcore.backends import is_recorded
 from qcore.errors import UsageError
 from qcore.tensor import QTensor
 from qcore.tensor.layers import conv2d
@@ -45,11 +46,11 @@ def conv2d_call(request: KernelRequest, weight: QTensor, blocks: list[Tensor], b
     def call(x: Input) -> Tensor:
         _check(x, channels, kernel, conv)
         if isinstance(x, Tensor):
-            if torch.compiler.is_compiling() or type(x) not in (Tensor, torch.nn.Parameter):
+            if is_recorded() or type(x) not in (Tensor, torch.nn.Parameter):
                 compiled: Tensor = conv2d_op(x, blocks, out_channels, *walk)
                 return compiled
             return run_conv2d(x, blocks, out_channels, kernel, conv)
-        if byte_of(x)[0] != 1 or torch.compiler.is_compiling():
+        if byte_of(x)[0] != 1 or is_recorded():
             return conv2d(x, weight.unpack(), bias, conv)  # padding has no byte among odd codes of eight bits
         codes = x.codes.reshape(x.shape)
         return run_conv2d(codes, blocks, out_channels, kernel, conv, (*scales_of(x), byte_of(x)[1])).to(x.dtype)

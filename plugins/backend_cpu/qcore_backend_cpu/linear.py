@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from qcore.backends import is_recorded
 from qcore.errors import UsageError
 from qcore.tensor import Encoded, QTensor
 from qcore.tensor.encoded import offset_and_step
@@ -29,14 +30,14 @@ def linear_call(request: KernelRequest, block: Tensor) -> Call:
     native, _ = load()
     run: Callable[..., None] = native.linear
     rows, cols, address = request.weight_shape[0], request.weight_shape[1], block.data_ptr()
-    threads, float32, compiling = torch.get_num_threads, torch.float32, torch.compiler.is_compiling
+    threads, float32, recorded = torch.get_num_threads, torch.float32, is_recorded
 
     def call(x: Input) -> Tensor:
-        if compiling():
-            compiled: Tensor = linear_op(check_input(x, cols), block, rows)
-            return compiled
+        if recorded():
+            seen: Tensor = linear_op(check_input(x, cols), block, rows)
+            return seen
         # The common case first, and by address: everything here counts at batch 1.
-        if type(x) is Tensor and x.dtype is float32 and x.dim() == 2 and x.is_contiguous() and not x.is_meta:
+        if type(x) is Tensor and x.dtype is float32 and x.dim() == 2 and x.is_contiguous():
             count, features = x.shape
             if features == cols and x.is_cpu:
                 y = x.new_empty((count, rows))  # torch.empty would heed a default dtype or device
@@ -70,7 +71,7 @@ def coded_linear_call(request: KernelRequest, block: Tensor) -> Call:
         if not isinstance(x, Encoded):
             raise UsageError(f"this layer takes coded inputs, not {type(x).__name__}")
         parts, (step, less) = coded_parts(x, cols), byte_of(x)
-        run: Callable[..., Tensor] = linear_coded_op if torch.compiler.is_compiling() else run_linear_coded
+        run: Callable[..., Tensor] = linear_coded_op if is_recorded() else run_linear_coded
         return run(*parts, block, rows, step, less).reshape(*x.shape[:-1], rows).to(x.dtype)
 
     return call

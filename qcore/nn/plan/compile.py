@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from qcore.backends.base import Refusal
 from qcore.backends.choice import Candidate, find_backends
+from qcore.backends.memory import is_recorded
 from qcore.backends.plan import PackedStep, Program, Step
 from qcore.backends.plan.base import Compiled, Runner, Shape
 from qcore.errors import BackendError, UsageError
@@ -42,8 +43,8 @@ def compile_plan(model: nn.Module, backend: str = "auto", *, registry: Registry 
     builder = PlanBuilder(model)
     with torch.no_grad():
         program = builder.program(builder.lower(model, builder.input))
-    candidates, forced = find_backends(backend, registry)
     _device(program)
+    candidates, forced = find_backends(backend, registry)
     return Plan(program, *_compile(program, candidates, forced=forced))
 
 
@@ -87,10 +88,14 @@ class Plan(nn.Module):
         """Return the output (rows, ...).
 
         Raises:
-            UsageError: ``x`` is no float32 tensor on the plan's device, or its samples do not fit the first layer.
+            UsageError: ``x`` is no float32 tensor on the plan's device, or its samples do not fit the first layer; or
+                torch compiles, exports or traces, or a dispatch mode looks on.
         """
-        if torch.compiler.is_compiling():
-            raise UsageError("torch.compile and torch.export do not see into a plan", "give them the packed model")
+        if is_recorded(unknown=False):
+            raise UsageError(
+                "torch.compile, torch.export, traces and dispatch modes do not see into a plan",
+                "give them the packed model",
+            )
         if type(x) not in (Tensor, nn.Parameter) or x.dtype is not torch.float32 or x.device != self.device:
             what = f"{x.dtype} on {x.device}" if isinstance(x, Tensor) else "no tensor"
             raise UsageError(f"this plan takes float32 tensors on {self.device}, not {what} ({type(x).__name__})")

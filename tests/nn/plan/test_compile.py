@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.flop_counter import FlopCounterMode
 
 import qcore
-from qcore.backends import Backend, Kernel, KernelRequest, Probe
+from qcore.backends import Backend, Kernel, KernelRequest, Probe, memory
 from qcore.backends.plan import Program
 from qcore.errors import BackendError, UsageError
 from qcore.nn import Plan, build_model
@@ -185,6 +187,25 @@ def test_compile_and_export_are_told_to_take_the_packed_model():
     plan = qcore.compile_plan(mlp(), REFERENCE)
     with pytest.raises(Exception, match="give them the packed model"):
         torch.export.export(plan, (normal(2, 12),), strict=False)
+
+
+@pytest.mark.parametrize("pre_dispatch", [False, True])
+def test_traces_and_dispatch_modes_are_told_to_take_the_packed_model(pre_dispatch):
+    model, x = mlp(), normal(2, 12)
+    plan = qcore.compile_plan(model, REFERENCE)
+    with pytest.raises(UsageError, match="give them the packed model"):
+        torch.jit.trace(plan, (x,), check_trace=False)
+    with pytest.raises(UsageError, match="give them the packed model"):
+        make_fx(plan, pre_dispatch=pre_dispatch)(x)
+    with FlopCounterMode(display=False), pytest.raises(UsageError, match="give them the packed model"):
+        plan(x)
+    assert torch.equal(plan(x), model(x))
+
+
+def test_a_plan_runs_where_torch_does_not_tell_of_dispatch_modes(monkeypatch):
+    monkeypatch.setattr(memory, "_count_dispatch_modes", memory._one)
+    model, x = mlp(), normal(2, 12)
+    assert torch.equal(qcore.compile_plan(model, REFERENCE)(x), model(x))
 
 
 def test_explain_lists_each_step_with_what_is_fused_into_it():

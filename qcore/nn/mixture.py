@@ -55,12 +55,14 @@ class MixtureOfExperts(nn.Module):
 
     def combine(self, features: Tensor, routing: Routing) -> Tensor:
         """Return the weighted sum of the experts' outputs for ``features`` (rows, ...)."""
-        # One call for all experts carries no gradient to the router.
-        differentiable = torch.is_grad_enabled() and routing.weights.requires_grad
-        grouped = None if differentiable or features.dim() != 2 else self._grouped()
+        weights = routing.weights
+        # One call for all experts carries no gradient to the router, and sums in float32 alone.
+        differentiable = torch.is_grad_enabled() and weights.requires_grad
+        alike = features.dim() == 2 and features.dtype is torch.float32 and weights.dtype is torch.float32
+        grouped = self._grouped() if alike and not differentiable else None
         if grouped is not None:
-            return grouped(features, routing.weights)
-        return combine(list(self.experts), features, routing.weights)
+            return grouped(features, weights)
+        return combine(list(self.experts), features, weights)
 
     def plan(self, builder: PlanBuilder, x: Value) -> Value:
         """Say it in the steps of a plan."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import qcore
 from qcore.backends.plan.routing import combine
 from qcore.errors import UsageError
-from qcore.nn import MixtureOfExperts, PackedLinear
+from qcore.nn import MixtureOfExperts, PackedLinear, init
 from qcore_backend_cpu import experts as experts_module
 from qcore_backend_cpu.ops import moe_linear_op
 from qcore_backend_cpu.testing import same
@@ -36,7 +38,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 def mixture(router: str = "core/topk", backend: str = CPU, **options: object) -> MixtureOfExperts:
     generator = torch.Generator().manual_seed(0)
-    layers = [qcore.nn.init.linear(30, 20, generator) for _ in WIDTHS]
+    layers = [init.linear(30, 20, generator) for _ in WIDTHS]
     model = MixtureOfExperts(layers, qcore.get("router", router, in_features=30, experts=3, **options))
     rules = {f"experts.{i}": {"weight": weight, "input": INPUT} for i, weight in enumerate(WIDTHS)}
     packed = qcore.pack(qcore.quantize(model.eval(), rules), backend)
@@ -158,3 +160,54 @@ def test_compile_without_graph_breaks_gives_equal_outputs() -> None:
     expected = model(x)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(x), expected)
+
+
+@pytest.mark.parametrize("weights_dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_other_dtypes_than_float32_run_one_by_one(
+    calls: list[int], dtype: torch.dtype, weights_dtype: torch.dtype
+) -> None:
+    model, x = mixture(k=2), normal(40, 30).to(dtype)
+    routing = model.router(x.float())
+    weights = (routing.weights * 0.7).to(weights_dtype)
+    y = model.combine(x, replace(routing, weights=weights))
+    assert torch.equal(y, combine(list(model.experts), x, weights))
+    assert bool(calls) == (dtype is weights_dtype is torch.float32)
+
+
+def test_a_trunk_that_changes_the_number_of_rows_is_a_usage_error() -> None:
+    class Halves(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[::2]
+
+    model = mixture()
+    model.trunk = Halves()
+    with pytest.raises(UsageError, match="3 experts take"):
+        model(normal(64, 30))
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [torch.ones(5, 3), torch.ones(7, 3), torch.ones(6, 2), torch.ones(18), torch.ones(6, 3, device="meta")],
+    ids=["too few rows", "too many", "too few experts", "flat", "elsewhere"],
+)
+def test_weights_that_do_not_fit_are_a_usage_error(weights: Tensor) -> None:
+    run = mixture()._grouped()
+    assert run is not None
+    with pytest.raises(UsageError, match="experts"):
+        run(normal(6, 30), weights)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize(
+    "record",
+    [lambda run, given: torch.jit.trace(run, given), lambda run, given: make_fx(run)(*given)],
+    ids=["jit.trace", "make_fx"],
+)
+def test_traced_experts_compute_what_they_do(record: Callable[..., Callable[..., Tensor]]) -> None:
+    model, x, other = mixture(), normal(8, 30), normal(8, 30, seed=1)
+    run = model._grouped()
+    assert run is not None
+    traced = record(run, (x, model.router(x).weights))
+    weights = model.router(other).weights
+    assert torch.equal(traced(other, weights), run(other, weights))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from qcore.backends.training import ChosenKernels, Grid
+from qcore.errors import UsageError
 from qcore.quantizers.base import check_finite
 
 __all__ = ["learned_scale", "straight_through_inside"]
@@ -23,12 +24,20 @@ def straight_through_inside(
     Args:
         x: any shape; its elements in order fall into slices of equal length.
         quantized: what takes its place, shaped like ``x``.
-        low: the range's lower end, float32, one element a slice in their order, or one for all.
-        high: the upper end, likewise.
+        low: the range's lower end, taken in float32, one element a slice in their order, or one for all.
+        high: the upper end, likewise, of as many elements.
         kernels: what may compute the gradient in one pass; None: torch does.
+
+    Raises:
+        UsageError: ``low`` and ``high`` differ in their number of elements, or ``x`` has no such number of slices.
     """
+    count = low.numel()
+    if high.numel() != count or (x.numel() % count if count else x.numel()):
+        numbers = f"{count} and {high.numel()} elements for {x.numel()} values"
+        raise UsageError(f"a range has one low and one high for each slice, not {numbers}")
     if not (x.requires_grad and torch.is_grad_enabled()):
         return quantized.detach()
+    low, high = (end.detach().to(device=x.device, dtype=torch.float32) for end in (low, high))
     return cast(Tensor, _Inside.apply(x, quantized, low, high, kernels))  # type: ignore[no-untyped-call]
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from qcore.backends.training import ChosenKernels
-from qcore.errors import QuantizationError
-from qcore.quantizers import learned_scale
+from qcore.errors import QuantizationError, UsageError
+from qcore.quantizers import learned_scale, straight_through_inside
 from qcore.testing.training_problems import TorchTrainingKernels
 
 
@@ -87,3 +87,28 @@ def test_the_gradients_themselves_can_be_differentiated() -> None:
     second, mixed = torch.autograd.grad(dscale.sum(), (x, scale))
     assert second.tolist() == [[-2.0, -2.0, 0.0]]  # of round(x / s) - x / s, inside
     assert mixed.item() == pytest.approx((0.3 - 0.4) / 0.25)
+
+
+@pytest.mark.parametrize("kernels", [None, Given()], ids=["torch", "fused"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64])
+def test_a_range_of_any_dtype_is_taken_in_float32(kernels: ChosenKernels | None, dtype: torch.dtype) -> None:
+    x = torch.linspace(-3, 3, 12).reshape(2, 6).requires_grad_()
+    low, high = torch.tensor([[-1], [0]], dtype=dtype), torch.tensor([[0], [2]], dtype=dtype)
+    straight_through_inside(x, x.detach(), low, high, kernels).sum().backward()
+    assert torch.equal(x.grad, ((x >= low.float()) & (x <= high.float())).float())  # type: ignore[arg-type]
+
+
+def test_the_ends_of_a_range_are_rounded_to_float32() -> None:
+    third = torch.tensor([1 / 3])
+    for kernels in (None, Given()):
+        x = third.clone().requires_grad_()
+        above = third.double() + 1e-12  # float32 knows no difference
+        straight_through_inside(x, x.detach(), above, torch.ones(1), kernels).backward()
+        assert x.grad is not None and x.grad.item() == 1.0
+
+
+@pytest.mark.parametrize(("lows", "highs"), [(1, 2), (2, 1), (0, 0), (5, 5)])
+def test_a_range_has_one_low_and_one_high_for_each_slice(lows: int, highs: int) -> None:
+    for x in (torch.zeros(2, 6), torch.zeros(2, 6, requires_grad=True)):
+        with pytest.raises(UsageError, match="one low and one high for each slice"):
+            straight_through_inside(x, x.detach(), torch.zeros(lows), torch.ones(highs))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from qcore.backends import Grid, TrainingKernels
+from qcore.errors import UsageError
 from qcore_backend_cpu.native import chosen_isa, load
 
 __all__ = ["CpuTrainingKernels"]
@@ -15,6 +16,8 @@ _ABSENT = (0, False)
 
 class CpuTrainingKernels(TrainingKernels):
     """Serves float32 tensors on the CPU; those that do not lie in one piece are copied first.
+
+    Whatever else a method is given is a UsageError: tensors are read by their addresses.
 
     Attributes:
         isa: the instruction set that runs.
@@ -36,8 +39,9 @@ class CpuTrainingKernels(TrainingKernels):
         x, y, threads = _ready(x)
         slices, n = x.shape
         inverse, zero = grid.inverse, grid.zero_point
-        scale = _plain(grid.scale)
-        inverse, zero = None if inverse is None else _plain(inverse), None if zero is None else _plain(zero)
+        scale = _per_slice(grid.scale, x)
+        inverse = None if inverse is None else _per_slice(inverse, x)
+        zero = None if zero is None else _per_slice(zero, x)
         finite = self._native.round_to_grid(
             self.isa,
             x.data_ptr(),
@@ -57,14 +61,14 @@ class CpuTrainingKernels(TrainingKernels):
         """Return ``magnitude`` above the threshold, else ``-magnitude``."""
         x, y, threads = _ready(x)
         slices, n = x.shape
-        magnitude, threshold = _plain(magnitude), None if threshold is None else _plain(threshold)
+        magnitude, threshold = _per_slice(magnitude, x), None if threshold is None else _per_slice(threshold, x)
         limits, values = _values(threshold, slices), _values(magnitude, slices)
         finite = self._native.round_to_sign(self.isa, x.data_ptr(), slices, n, limits, values, y.data_ptr(), threads)
         return y if finite else None
 
     def slice_sums(self, x: Tensor, *, magnitude: bool = False) -> Tensor:
         """Return the sums of the slices, or of their magnitudes, in the order of :mod:`qcore.tensor.sums`."""
-        x = x.contiguous()
+        x = _slices(x)
         slices, n = x.shape
         sums = x.new_empty((slices, 1), dtype=torch.float64)
         threads = torch.get_num_threads()
@@ -74,7 +78,7 @@ class CpuTrainingKernels(TrainingKernels):
     def mask_gradient(self, gradient: Tensor, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """Return ``gradient`` where ``x`` is in its range, else 0."""
         gradient, dx, threads = _ready(gradient)
-        x, low, high, (slices, n) = x.contiguous(), _plain(low), _plain(high), x.shape
+        x, low, high, (slices, n) = _like(x, gradient), _per_slice(low, x), _per_slice(high, x), x.shape
         bottom, top = _values(low, slices), _values(high, slices)
         addresses = gradient.data_ptr(), x.data_ptr()
         self._native.mask_gradient(self.isa, *addresses, slices, n, bottom, top, dx.data_ptr(), threads)
@@ -85,7 +89,7 @@ class CpuTrainingKernels(TrainingKernels):
     ) -> tuple[Tensor, Tensor]:
         """Return the gradients of ``x`` and of ``scale``."""
         gradient, dx, threads = _ready(gradient)
-        x, scale, (slices, n) = x.contiguous(), _plain(scale), x.shape
+        x, scale, (slices, n) = _like(x, gradient), _per_slice(scale, x), x.shape
         dscale = torch.empty_like(scale)
         addresses, values = (gradient.data_ptr(), x.data_ptr()), _values(scale, slices)
         out = dx.data_ptr(), dscale.data_ptr()
@@ -95,12 +99,33 @@ class CpuTrainingKernels(TrainingKernels):
 
 def _ready(x: Tensor) -> tuple[Tensor, Tensor, int]:
     """Return ``x`` in one piece, room for a result, and how many threads may run."""
-    x = x.contiguous()
+    x = _slices(x)
     return x, torch.empty_like(x), torch.get_num_threads()
 
 
-def _plain(values: Tensor) -> Tensor:
-    return values.contiguous()
+def _slices(x: Tensor) -> Tensor:
+    """Return slices (slices, n) in one piece, to be read by their address."""
+    return _readable(x, "slices")
+
+
+def _like(x: Tensor, gradient: Tensor) -> Tensor:
+    """Return what ``gradient`` belongs to, in one piece."""
+    if x.shape != gradient.shape:
+        raise UsageError(f"a gradient of {tuple(gradient.shape)} for {tuple(x.shape)}")
+    return _slices(x)
+
+
+def _per_slice(values: Tensor, x: Tensor) -> Tensor:
+    """Return what is given for each slice of ``x``, or for all, in one piece."""
+    if values.numel() not in (1, x.shape[0]):
+        raise UsageError(f"one value a slice, or one for all, not {values.numel()} for {x.shape[0]} slices")
+    return _readable(values, "values for slices")
+
+
+def _readable(x: Tensor, what: str) -> Tensor:
+    if x.device.type != "cpu" or x.dtype is not torch.float32:
+        raise UsageError(f"these kernels take {what} in float32 on the CPU, not {x.dtype} on {x.device}")
+    return x.contiguous().resolve_neg()
 
 
 def _values(values: Tensor | None, slices: int) -> tuple[int, bool]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import struct
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from qcore.errors import QuantizationError, UsageError
-from qcore.quantizers import learned_scale, make_quantizer
+import qcore
+from qcore.backends import Grid
+from qcore.backends.training import ChosenKernels
+from qcore.errors import BackendError, QuantizationError, UsageError
+from qcore.quantizers import Quantizer, learned_scale, make_quantizer, straight_through_inside
 from qcore.testing import training_checks
 from qcore.testing.cases import Case, checks_of, run_case
 from qcore.testing.inputs import same_bits
@@ -170,14 +175,110 @@ def test_compiled_and_exported_quantizers_are_torchs_own_operations(reference: s
 
 
 def test_a_copied_model_trains_on(isa: str) -> None:
-    quantizer = make_quantizer("core/int(bits=4)")
+    torch.manual_seed(0)
+    rules = {"*": {"weight": "core/int(bits=4)", "input": "core/int(bits=8, granularity='token')"}}
+    model = qcore.quantize(torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Linear(5, 2)), rules)
+    x, target = torch.randn(32, 6), torch.randn(32, 2)
+    _train(model, x, target)  # its kernels are chosen
+    copied = copy.deepcopy(model)
+    start, kept = _loss(copied, x, target), copy.deepcopy(model.state_dict())
+    assert start == _loss(model, x, target)
+    _train(copied, x, target)
+    for quantizer in (module for module in copied.modules() if isinstance(module, Quantizer)):
+        assert isinstance(quantizer.kernels.serve(x), CpuTrainingKernels)
+    assert _loss(copied, x, target) < start
+    assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QCORE_BACKEND", "reference")
+        plain = copy.deepcopy(model)
+        _train(plain, x, target)
+    assert all(torch.equal(a, b) for a, b in zip(copied.parameters(), plain.parameters(), strict=True))
+
+
+def _loss(model: torch.nn.Module, x: Tensor, target: Tensor) -> float:
+    with torch.no_grad():
+        return float(((model(x) - target) ** 2).mean())
+
+
+def _train(model: torch.nn.Module, x: Tensor, target: Tensor) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(5):
+        optimizer.zero_grad()
+        ((model(x) - target) ** 2).mean().backward()
+        optimizer.step()
+
+
+ONE = torch.ones(1, 1)
+CALLS: dict[str, Callable[[CpuTrainingKernels, Tensor, Tensor], object]] = {
+    "scale": lambda kernels, x, bad: kernels.round_to_grid(x, Grid(bad, -7, 7)),
+    "inverse": lambda kernels, x, bad: kernels.round_to_grid(x, Grid(ONE, -7, 7, bad)),
+    "zero point": lambda kernels, x, bad: kernels.round_to_grid(x, Grid(ONE, -7, 7, ONE, bad)),
+    "magnitude": lambda kernels, x, bad: kernels.round_to_sign(x, bad),
+    "threshold": lambda kernels, x, bad: kernels.round_to_sign(x, ONE, bad),
+    "low": lambda kernels, x, bad: kernels.mask_gradient(x, x, bad, ONE),
+    "high": lambda kernels, x, bad: kernels.mask_gradient(x, x, ONE, bad),
+    "learned scale": lambda kernels, x, bad: kernels.learned_scale_gradients(x, x, bad, -7, 7),
+    "x of a mask": lambda kernels, x, bad: kernels.mask_gradient(x, bad, ONE, ONE),
+    "gradient of a mask": lambda kernels, x, bad: kernels.mask_gradient(bad, x, ONE, ONE),
+    "x of a learned scale": lambda kernels, x, bad: kernels.learned_scale_gradients(x, bad, ONE, -7, 7),
+    "x of a range": lambda kernels, x, bad: kernels.round_over_range(bad, 4, symmetric=True),
+    "x of a grid": lambda kernels, x, bad: kernels.round_to_grid(bad, Grid(ONE, -7, 7)),
+    "x of a sum": lambda kernels, x, bad: kernels.slice_sums(bad),
+}
+WHOLE = [name for name in CALLS if " of " in name]
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize(
+    "bad", [{"device": "meta"}, {"dtype": torch.float64}, {"dtype": torch.int32}], ids=["meta", "float64", "int32"]
+)
+def test_what_cannot_be_read_by_its_address_is_a_usage_error(name: str, bad: dict[str, Any]) -> None:
+    shape = (3, 4) if name in WHOLE else (3, 1)
+    with pytest.raises(UsageError, match="in float32 on the CPU"):
+        CALLS[name](CpuTrainingKernels(), torch.ones(3, 4), torch.ones(shape, **bad))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_what_has_another_number_of_elements_is_a_usage_error(name: str) -> None:
+    if name.endswith(("range", "grid", "sum")):
+        pytest.skip("x may have any")
+    with pytest.raises(UsageError, match="a gradient of|one value a slice"):
+        CALLS[name](CpuTrainingKernels(), torch.ones(3, 4), torch.ones(2, 4 if name in WHOLE else 1))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_negative_bit_counts(name: str) -> None:
+    shape = (3, 4) if name in WHOLE else (3, 1)
+    negative = torch._neg_view(torch.full(shape, -0.75))
+    x, plain = torch.linspace(-1, 1, 12).reshape(3, 4), torch.full(shape, 0.75)
+    results = [CALLS[name](CpuTrainingKernels(), x, given) for given in (negative, plain)]
+    ours, theirs = (result if isinstance(result, tuple) else (result,) for result in results)
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("reference", ["core/int(bits=4, dynamic=False)", "core/int(bits=1, dynamic=False)"])
+def test_a_range_on_another_device_is_a_usage_error(reference: str) -> None:
+    quantizer = make_quantizer(reference)
+    quantizer.initialize(torch.ones(3, 4))
+    with pytest.raises(UsageError, match="float32 on the CPU, not torch.float32 on meta"):
+        quantizer.to("meta")(torch.ones(3, 4))
+
+
+def test_an_instruction_set_that_is_not_there_is_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QCORE_CPU_ISA", "avx3")
+    monkeypatch.delenv("QCORE_BACKEND", raising=False)
     x = torch.randn(3, 4)
-    assert torch.equal(copy.deepcopy(quantizer)(x), quantizer(x))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            assert make_quantizer("core/int(bits=4)").kernels.serve(x) is None
+    assert ["avx3" in str(warning.message) for warning in told] == [True]
+    monkeypatch.setenv("QCORE_BACKEND", "cpu")
+    with pytest.raises(BackendError, match="avx3"):
+        make_quantizer("core/int(bits=4)")(x)
 
 
 def test_a_learned_scale_is_served(isa: str) -> None:
-    from qcore.backends.training import ChosenKernels
-
     x = torch.randn(5, 9, generator=torch.Generator().manual_seed(0))
     results = []
     for kernels in (None, ChosenKernels()):
@@ -188,6 +289,14 @@ def test_a_learned_scale_is_served(isa: str) -> None:
     (y, dx, dscale), (fused_y, fused_dx, fused_dscale) = results
     assert torch.equal(y, fused_y) and torch.equal(dx, fused_dx)  # type: ignore[arg-type]
     assert torch.allclose(dscale, fused_dscale, rtol=2.0**-22)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.int64])
+def test_a_range_of_any_dtype_masks_the_gradient(isa: str, dtype: torch.dtype) -> None:
+    low, high = torch.tensor([[-1], [0]], dtype=dtype), torch.tensor([[0], [2]], dtype=dtype)
+    x = torch.linspace(-3, 3, 12).reshape(2, 6).requires_grad_()
+    straight_through_inside(x, x.detach(), low, high, ChosenKernels()).sum().backward()
+    assert torch.equal(x.grad, ((x >= low) & (x <= high)).float())  # type: ignore[arg-type]
 
 
 OPS = {

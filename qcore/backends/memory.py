@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["is_plain", "is_recorded"]
+__all__ = ["WATCHERS", "is_plain", "is_recorded"]
 
 
 def _one() -> int:
@@ -21,6 +21,10 @@ _is_tracing: Callable[[], bool] = getattr(torch._C, "_is_tracing", torch.jit.is_
 _count_dispatch_modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", _one)
 _count_function_modes: Callable[[], int] = getattr(torch._C, "_len_torch_function_stack", _one)
 _has_key: Callable[[Any], bool] = getattr(torch._C, "_dispatch_tls_is_dispatch_key_included", lambda key: False)
+WATCHERS = (_is_tracing, _count_dispatch_modes, _count_function_modes)
+"""What :func:`is_recorded` asks first, besides whether torch compiles. Where all say no, so does it: a call that counts
+each tenth of a microsecond asks them itself."""
+
 _PRE_DISPATCH = getattr(getattr(torch._C, "DispatchKey", None), "PreDispatch", None)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from qcore.backends import is_recorded
+from qcore.backends.memory import WATCHERS
 from qcore.errors import UsageError
 from qcore.tensor import Encoded, QTensor
 from qcore.tensor.encoded import offset_and_step
@@ -30,18 +31,21 @@ def linear_call(request: KernelRequest, block: Tensor) -> Call:
     native, _ = load()
     run: Callable[..., None] = native.linear
     rows, cols, address = request.weight_shape[0], request.weight_shape[1], block.data_ptr()
-    threads, float32, recorded = torch.get_num_threads, torch.float32, is_recorded
+    threads, float32, watched = torch.get_num_threads, torch.float32, torch.compiler.is_compiling
+    tracing, modes, functions = WATCHERS
 
     def call(x: Input) -> Tensor:
-        if recorded():
-            seen: Tensor = linear_op(check_input(x, cols), block, rows)
-            return seen
         # The common case first, and by address: everything here counts at batch 1.
-        if type(x) is Tensor and x.dtype is float32 and x.dim() == 2 and x.is_contiguous():
-            count, features = x.shape
-            if features == cols and x.is_cpu:
-                y = x.new_empty((count, rows))  # torch.empty would heed a default dtype or device
-                run(address, x.data_ptr(), count, y.data_ptr(), threads())
+        if watched() or tracing() or modes() or functions():
+            if is_recorded():
+                seen: Tensor = linear_op(check_input(x, cols), block, rows)
+                return seen
+        elif type(x) is Tensor and x.dtype is float32 and x.is_contiguous() and x.is_cpu:
+            shape = x.shape
+            if len(shape) == 2 and shape[1] == cols:
+                # Unlike torch.empty it heeds no default dtype or device; numbers are read faster than a tuple.
+                y = x.new_empty(shape[0], rows)
+                run(address, x.data_ptr(), shape[0], y.data_ptr(), threads())
                 return y
         given = check_input(x, cols)
         general: Callable[..., Tensor] = run_linear if type(given) in (Tensor, torch.nn.Parameter) else linear_op

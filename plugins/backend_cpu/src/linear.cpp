@@ -13,6 +13,7 @@ namespace {
 constexpr float TINY = 0x1p-100f;
 constexpr double LARGEST = 0x1p128 - 0x1p106;
 constexpr int64_t ROWS_AT_ONCE = 256;
+constexpr int64_t TASKS_A_THREAD = 8, FEWEST_ROWS = 24;
 constexpr int64_t WORTH_A_THREAD = 1 << 21;  // products below which a woken thread comes too late to help
 
 // Codes around a zero point: the code less 128 is the byte.
@@ -40,6 +41,13 @@ void run_reals(const Machine& machine, const uint8_t* block, const float* x, int
   const Reals reals{x, h.cols, rows};
   const Output out{y, h.rows, 1};
   parallel_for(use, panels_of(h), [&](int64_t i) { run_panel(machine, block, i, reals, out); });
+}
+
+// Pieces of the rows of activations, so that a few panels still occupy all threads to the end.
+int64_t pieces_of(int threads, int64_t panels, int64_t rows) {
+  if (threads < 2 || panels >= TASKS_A_THREAD * threads) return 1;
+  const int64_t wanted = (TASKS_A_THREAD * threads + panels - 1) / panels, most = rows / FEWEST_ROWS;
+  return most < 1 ? 1 : wanted < most ? wanted : most;
 }
 
 // Small layers find their buffers on the stack.
@@ -137,9 +145,15 @@ void run_linear(const Machine& machine, const uint8_t* block, const float* x, co
                                totals + r * h.segments);
       }
     });
-    const Codes coded_rows{codes, stride, tokens, totals, n, plain(tokens, n), 1, 0};
-    const Output out{y + m * h.rows, h.rows, 1};
-    parallel_for(use, panels, [&](int64_t i) { run_panel(machine, block, i, coded_rows, out); });
+    const bool simple = plain(tokens, n);
+    const int64_t pieces = pieces_of(use, panels, n), piece = (n + pieces - 1) / pieces;
+    parallel_for(use, panels * pieces, [&](int64_t i) {
+      const int64_t first = i % pieces * piece, left = n - first;
+      if (left <= 0) return;
+      const Codes coded_rows{codes + first * stride, stride, tokens + first, totals + first * h.segments,
+                             left < piece ? left : piece, simple, 1, 0};
+      run_panel(machine, block, i / pieces, coded_rows, Output{y + (m + first) * h.rows, h.rows, 1});
+    });
   }
 }
 

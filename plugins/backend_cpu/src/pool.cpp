@@ -21,8 +21,8 @@ constexpr int SPINS = 1000;  // some tens of microseconds: the next layer of a m
 using Clock = std::chrono::steady_clock;
 
 // A worker that lost its core in the middle of a task is waited for, some milliseconds each time. After such a wait the
-// caller works alone for a while, twice as long each time until a job ends in time: a neighbour then costs its core
-// and no more.
+// caller works alone for a while, twice as long each time, and less again as jobs end in time: a neighbour then costs
+// its core and no more. The first time is short: it may have been a thread of torch that spins for a moment.
 class Lateness {
  public:
   bool works_alone() const { return Clock::now() < until_; }
@@ -30,7 +30,7 @@ class Lateness {
   // `worked`: what the caller's own tasks took; `waited`: for the workers' last ones.
   void note(Clock::duration worked, int64_t tasks, Clock::duration waited) {
     if (waited < LATE || waited < 4 * worked / (tasks + 1)) {
-      pause_ = pause_ > SHORTEST ? pause_ / 2 : SHORTEST;
+      pause_ = pause_ > SHORTEST ? pause_ - pause_ / 16 : SHORTEST;
       return;
     }
     until_ = Clock::now() + pause_;
@@ -38,7 +38,7 @@ class Lateness {
   }
 
  private:
-  static constexpr Clock::duration LATE = std::chrono::microseconds(500), SHORTEST = std::chrono::milliseconds(20),
+  static constexpr Clock::duration LATE = std::chrono::microseconds(500), SHORTEST = std::chrono::milliseconds(2),
                                    LONGEST = std::chrono::milliseconds(640);
   Clock::time_point until_{};
   Clock::duration pause_ = SHORTEST;

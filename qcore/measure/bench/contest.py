@@ -17,7 +17,7 @@ from qcore.measure.bench.bandwidth import Bandwidth
 from qcore.measure.bench.contenders import BASE, Contender, deviation, rotating
 from qcore.measure.bench.machine import last_level_nbytes
 from qcore.measure.bench.result import Row
-from qcore.measure.bench.timing import Call, clock_for, compare, take_turns
+from qcore.measure.bench.timing import REST_S, Call, clock_for, compare, take_turns
 
 __all__ = ["Contest", "torch_threads"]
 
@@ -77,7 +77,8 @@ class Contest:
                     continue
                 fit[contender.name] = contender
                 deviations[contender.name], calls[contender.name] = found
-            times = take_turns(calls, rounds=self.rounds, clock=clock_for(self.threads))
+            rest = REST_S if self.threads > 1 else 0.0
+            times = take_turns(calls, rounds=self.rounds, clock=clock_for(self.threads), rest_s=rest)
         rows = [
             self._row(fit[name], taken, compare_to=times[BASE], off=deviations.get(name))
             for name, taken in times.items()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from qcore.measure.bench.result import Report, Row
+from qcore.measure.bench.timing import REST_S
 
 __all__ = ["COLUMNS", "cells", "heading", "left_out", "markdown"]
 
@@ -38,7 +39,9 @@ def heading(report: Report) -> Iterator[str]:
         "weights stream from memory (copies in turn)" if settings["cold"] else "weights stay where the caches keep them"
     )
     if settings["threads"] > 1:
-        where += f"; OMP_WAIT_POLICY {machine['wait_policy'] or 'not set'}"
+        where += (
+            f"; {REST_S * 1e3:.0f} ms of rest before each turn; OMP_WAIT_POLICY {machine['wait_policy'] or 'not set'}"
+        )
     yield (
         f"{settings['threads']} thread(s), {settings['clock']}, {settings['rounds']} interleaved rounds; {where}. "
         f"Read bandwidth {bandwidth['gb_s']:.1f} GB/s: {bandwidth['how']}."

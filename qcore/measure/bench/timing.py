@@ -11,13 +11,16 @@ import numpy as np
 
 from qcore.errors import UsageError
 
-__all__ = ["Call", "Clock", "Ratio", "clock_for", "compare", "take_turns"]
+__all__ = ["REST_S", "Call", "Clock", "Ratio", "clock_for", "compare", "take_turns"]
 
 Call = Callable[[], object]
 Clock = Callable[[], float]
 
 SAMPLE_S = 0.01
 """Seconds that one sample lasts at least: a short call is repeated, so that reading the clock does not count."""
+
+REST_S = 0.02
+"""Seconds after which threads that spin for work have gone to sleep."""
 
 _MOST_REPEATS = 1_000_000
 
@@ -42,9 +45,21 @@ def clock_for(threads: int) -> Clock:
 
 
 def take_turns(
-    calls: Mapping[str, Call], *, rounds: int, clock: Clock = time.perf_counter, sample_s: float = SAMPLE_S
+    calls: Mapping[str, Call],
+    *,
+    rounds: int,
+    clock: Clock = time.perf_counter,
+    sample_s: float = SAMPLE_S,
+    rest_s: float = 0.0,
 ) -> dict[str, list[float]]:
     """Return the seconds of one call, a number a round, of each of ``calls`` in the order A B C A B C ...
+
+    Args:
+        calls: the contenders by name.
+        rounds: turns of each.
+        clock: seconds.
+        sample_s: how long a turn lasts at least.
+        rest_s: pause before each turn, in which threads that the last contender left spinning go to sleep.
 
     Raises:
         UsageError: fewer than two rounds have no spread.
@@ -55,6 +70,7 @@ def take_turns(
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
+            time.sleep(rest_s)
             if repeats[name] > 1:
                 call()  # finds its weights where the last contender left them, not where its own next calls do
             times[name].append(_sample(call, repeats[name], clock) / repeats[name])

@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from qcore.measure.bench.machine import machine_facts
 
-__all__ = ["RESULTS", "interleaved", "ratio", "write", "write_report"]
+__all__ = ["RESULTS", "interleaved", "ratio", "vgg_features", "write", "write_report"]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -30,6 +32,19 @@ def interleaved(
             call()
             times[name].append(time.perf_counter() - start)
     return times
+
+
+def vgg_features() -> list[nn.Module]:
+    """Return the convolutions of a VGG for 32 x 32 images: nine of 3 x 3 with batch norm and ReLU, four max pools."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for width in (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 256, 256, 0):
+        if width:
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+            channels = width
+        else:
+            layers.append(nn.MaxPool2d(2))
+    return layers
 
 
 def ratio(times: list[float], base: list[float]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import torch
-from common import interleaved, ratio, write
+from common import interleaved, ratio, vgg_features, write
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
@@ -18,7 +18,6 @@ from qcore.nn import build_model
 INPUT = 'core/int(bits=8, granularity="token")'
 EXPERTS = ("bitnet/ternary", "core/int(bits=4)", "core/int(bits=8)")
 BITS4 = {"weight": "core/int(bits=4)", "input": INPUT}
-VGG = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 256, 256, "M")
 FEATURES, CLASSES, HIDDEN = 1536, 50, (640, 320)
 
 
@@ -46,15 +45,7 @@ def mlp() -> dict[str, nn.Module]:
 
 def vgg() -> dict[str, nn.Module]:
     """32 x 32 images; torch runs channels-last, as it is and with the batch norms folded into the convolutions."""
-    layers: list[nn.Module] = []
-    channels = 3
-    for width in VGG:
-        if isinstance(width, str):
-            layers.append(nn.MaxPool2d(2))
-        else:
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
-            channels = width
-    layers += [nn.Flatten(), nn.Linear(1024, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, 10)]
+    layers = [*vgg_features(), nn.Flatten(), nn.Linear(1024, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, 10)]
     model = nn.Sequential(*layers).eval()
     models = with_plan(model, {"*": BITS4})
     models["float"] = copy.deepcopy(model).to(memory_format=torch.channels_last)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from common import interleaved, ratio, write
+from common import interleaved, ratio, vgg_features, write
 from torch import nn
 from torch.nn import functional
 
@@ -17,7 +17,6 @@ from qcore.nn import build_model, set_generator
 INPUT = 'core/int(bits=8, granularity="token")'
 MLP_ROUNDS, MLP_BATCH, FEATURES, CLASSES, HIDDEN = 60, 64, 1536, 50, (640, 320)
 VGG_ROUNDS, VGG_BATCH, SIDE = 5, 128, 32
-VGG = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 256, 256, "M")
 MLP_ARMS = {
     "float": None,
     "core/int 8 bits": {"weight": "core/int(bits=8)", "input": INPUT},
@@ -34,17 +33,7 @@ def mlp(generator: torch.Generator) -> nn.Module:
 
 
 def vgg() -> nn.Module:
-    layers: list[nn.Module] = []
-    channels = 3
-    for width in VGG:
-        if isinstance(width, str):
-            layers.append(nn.MaxPool2d(2))
-        else:
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
-            channels = width
-    features = channels * (SIDE >> VGG.count("M")) ** 2
-    head = [nn.Flatten(), nn.Linear(features, 256), nn.ReLU(), nn.Linear(256, 10)]
-    return nn.Sequential(*layers, *head)
+    return nn.Sequential(*vgg_features(), nn.Flatten(), nn.Linear(1024, 256), nn.ReLU(), nn.Linear(256, 10))
 
 
 def step(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
@@ -100,7 +89,7 @@ def main() -> None:
     one = f"one thread, {MLP_ROUNDS} interleaved rounds"
     shapes = {
         "mlp": f"MLP {FEATURES}-{HIDDEN[0]}-{HIDDEN[1]}-{CLASSES}, batch {MLP_BATCH}, {one}",
-        "vgg": f"VGG of 3x3 convolutions {','.join(map(str, VGG))} and 256-10, {SIDE}x{SIDE} images, "
+        "vgg": f"VGG of 3x3 convolutions 64,64,M,128,128,M,256,256,256,M,256,256,M and 256-10, {SIDE}x{SIDE} images, "
         f"batch {VGG_BATCH}, every layer quantized, one thread, {VGG_ROUNDS} interleaved rounds",
     }
     data: dict[str, Any] = {"mlp": {"shape": shapes["mlp"], "arms": small}}

@@ -1,8 +1,11 @@
-"""What the tests share: every instruction set that runs here, and layers to run on it."""
+"""What the tests share: every instruction set that runs here, and numbers of threads."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+import torch
 
 from qcore_backend_cpu.native import ISA_VARIABLE, instruction_sets, load
 
@@ -17,3 +20,11 @@ if _PROBLEM:
 def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv(ISA_VARIABLE, request.param)
     return str(request.param)
+
+
+@pytest.fixture(params=[1, 2, 4])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)

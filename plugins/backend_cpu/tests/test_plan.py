@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -217,14 +217,6 @@ def test_a_plan_outlives_its_model_and_its_copies(isa: str) -> None:
     trash = [torch.full((1 << 16,), torch.nan) for _ in range(20)]
     assert torch.equal(run(x), expected)
     del trash
-
-
-@pytest.fixture(params=[1, 2, 4])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def test_eight_callers_at_once_get_the_same(isa: str, threads: int) -> None:

@@ -3,22 +3,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
 import torch
 
 from qcore.tensor.arithmetic import Conv2dShape
 from qcore_backend_cpu.testing import TOKENS, kernels, make_weight
-
-
-@pytest.fixture(params=[1, 2, 4])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def test_any_number_of_threads_gives_the_same(isa: str, threads: int) -> None:

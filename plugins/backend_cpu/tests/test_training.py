@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import struct
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
@@ -104,14 +104,6 @@ def test_nan_and_infinity_are_told(isa: str, reference: str) -> None:
 def test_the_environment_leaves_them_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QCORE_BACKEND", "reference")
     assert make_quantizer("core/int").kernels.serve(torch.ones(2, 2)) is None
-
-
-@pytest.fixture(params=[1, 2, 4])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def test_any_number_of_threads_gives_the_same(isa: str, threads: int) -> None:

@@ -13,6 +13,7 @@ SCRIPTS = (
     ("packed_layers.py",),
     ("packed_layers.py", "--threads", "2", "--rounds", "7"),
     ("packed_layers.py", "--cold", "--rounds", "9"),
+    ("packed_layers.py", "--avx2", "--rounds", "7"),
     ("plan.py",),
     ("neighbour.py",),
 )

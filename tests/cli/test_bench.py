@@ -90,6 +90,7 @@ def test_a_model_is_timed_beside_its_float_twin(qcore, finished):
     assert [(row["subject"], row["contender"]) for row in rows] == [
         ("model.safetensors", "torch fp32"),
         ("model.safetensors", "packed"),
+        ("model.safetensors", "packed, plan"),
     ]
 
 

@@ -24,8 +24,11 @@ from qcore.measure.bench.result import Report
 from qcore.nn import PackedConv2d, PackedLayer
 from qcore.nn.convert import replace_modules
 from qcore.nn.init import skip_init
+from qcore.nn.plan import compile_plan
 
 __all__ = ["bench_model", "float_twin", "sample_shape"]
+
+PLAN = "packed, plan"
 
 TOLERANCE = 0.25
 """Deviation of a peer's output from the float twin's: errors of 8-bit activations add up from layer to layer."""
@@ -60,6 +63,9 @@ def bench_model(
             floats = module_contender(twin, x, kind="float", name=BASE, weight_nbytes=_nbytes(twin))
             packed = _packed_contender(network, reference, x)
             peers, absent = peer_contenders(twin, x, options, models=True)
+            plan = _plan_contender(network, packed, x, options)
+            if isinstance(plan, str):
+                absent.append((PLAN, plan))
             contest = Contest(
                 subject=path.name,
                 batch=batch,
@@ -70,7 +76,7 @@ def bench_model(
                 activation_nbytes=4 * (x.numel() + _output(twin, x).numel()),
                 tolerance=TOLERANCE,
             )
-            report.rows.extend(contest.run([floats, packed, *peers], absent))
+            report.rows.extend(contest.run([floats, packed, *([] if isinstance(plan, str) else [plan]), *peers], absent))
             progress(f"{place + 1}/{len(batches)}: {path.name}, batch {batch}")
     return report
 
@@ -119,6 +125,18 @@ def _check_sample(twin: nn.Module, sizes: tuple[int, ...]) -> None:
 def _packed_contender(network: nn.Module, reference: nn.Module, x: torch.Tensor) -> Contender:
     made = module_contender(network, x, kind="packed", name="packed", weight_nbytes=_nbytes(network))
     return replace(made, right=_output(reference, x))
+
+
+def _plan_contender(network: nn.Module, packed: Contender, x: torch.Tensor, options: Options) -> Contender | str:
+    """Return the model compiled into one call, or why it is not timed."""
+    if options.cold:
+        return "a plan shares the weights of its model: they cannot be moved in turn"
+    try:
+        plan = compile_plan(network, options.backend, registry=options.registry)
+    except UsageError as error:
+        return error.message
+    made = module_contender(plan, x, kind="packed", name=PLAN, weight_nbytes=packed.weight_nbytes)
+    return replace(made, right=packed.right)
 
 
 def _on_the_reference(network: nn.Module) -> nn.Module:

@@ -34,13 +34,22 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_model_runs_beside_its_float_twin_and_the_peers_that_take_models(file: Path) -> None:
     told: list[str] = []
     report = bench_model(file, (1, 4), None, OPTIONS, told.append)
-    names = ["torch fp32", "packed", "torch dynamic int8, fbgemm"]
+    names = ["torch fp32", "packed", "packed, plan", "torch dynamic int8, fbgemm"]
     assert [(row.subject, row.batch, row.contender) for row in report.rows] == [
         ("model.safetensors", batch, name) for batch in (1, 4) for name in names
     ]
     assert report.rows[0].touched_nbytes == 4 * (12 * 8 + 8 * 3 + 12 + 3)
     assert report.rows[1].deviation < 0.1
     assert told[-1] == "2/2: model.safetensors, batch 4"
+
+
+def test_a_model_without_a_plan_is_timed_with_the_reason(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise UsageError("no steps for this")
+
+    monkeypatch.setattr("qcore.measure.bench.models.compile_plan", refuse)
+    report = bench_model(file, (1,), None, OPTIONS)
+    assert {row.contender: row.reason for row in report.rows}["packed, plan"] == "no steps for this"
 
 
 class Negates(ReferenceBackend):

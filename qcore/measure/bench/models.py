@@ -76,7 +76,8 @@ def bench_model(
                 activation_nbytes=4 * (x.numel() + _output(twin, x).numel()),
                 tolerance=TOLERANCE,
             )
-            report.rows.extend(contest.run([floats, packed, *([] if isinstance(plan, str) else [plan]), *peers], absent))
+            planned = [] if isinstance(plan, str) else [plan]
+            report.rows.extend(contest.run([floats, packed, *planned, *peers], absent))
             progress(f"{place + 1}/{len(batches)}: {path.name}, batch {batch}")
     return report
 

@@ -1,11 +1,12 @@
 // Matrix-vector and matrix-matrix products of a panel, for any vector type V. Included by one file an instruction set;
 // everything is in an unnamed namespace, so that the linker never mixes code of two instruction sets.
 //
-// V has: vec (4 * LANES bytes), LANES, GEMM_ROWS, DIRECT, zero, load, store, byte(m), band, bor, shr16<n>, shl16<n>,
-// quad(p) (four bytes in every lane), pin(a, b) (keeps the
-// compiler from moving products of one row among those of another, which costs registers), dot(acc, u, x), add32, sra32(v, n), sll32(v, n); and unless DIRECT widen(acc, n).
-// DIRECT: dot adds four products of unsigned u and signed x to each 32-bit lane. Else: it adds two products to each
-// 16-bit half of a lane, without overflow for 32768 / (256 * largest u) steps; widen(acc, n) adds the halves up, << n.
+// V has: vec (4 * LANES bytes), LANES, DIRECT, zero, load, store, prefetch, byte(m), band, bor, shr16<n>, quad(p) (four
+// bytes in every lane), pin(a, b) (keeps the compiler from moving products of one row among those of another, which costs
+// registers), dot(acc, u, x), add32, and sra32, srl32, sll32(v, n).
+// DIRECT: dot adds four products of unsigned u and signed x to each 32-bit lane, and tiles.hpp has the products. Else: it
+// adds two products to each 16-bit half of a lane, without overflow for 32768 / (256 * largest u) steps; V has GEMM_ROWS,
+// and widen(acc, n) adds the halves up, << n.
 #pragma once
 
 #include "kernels.hpp"
@@ -57,22 +58,6 @@ struct Steps {
   }
 
   template <int P>
-  static inline void gemv_direct(const uint8_t* w, const int8_t* x, int pairs, vec (&total)[4]) {
-    constexpr int STEP = PANEL * P;  // bytes a pair
-    vec even[4], odd[4], u[4];
-    for (int r = 0; r < 4; ++r) even[r] = odd[r] = V::zero();
-    for (int i = 0; i < pairs; ++i, w += STEP, x += 8) {
-      const vec x0 = V::quad(x), x1 = V::quad(x + 4);
-      V::prefetch(w + 2048);
-      fields<P>(w, 0, u);
-      for (int r = 0; r < 4; ++r) even[r] = V::dot(even[r], u[r], x0);
-      fields<P>(w, 1, u);
-      for (int r = 0; r < 4; ++r) odd[r] = V::dot(odd[r], u[r], x1);
-    }
-    for (int r = 0; r < 4; ++r) total[r] = V::add32(even[r], odd[r]);
-  }
-
-  template <int P>
   static inline void gemv_halves(const uint8_t* w, const int8_t* x, int pairs, vec (&total)[4]) {
     constexpr int STEP = PANEL * P, FEW = pairs_before_widening<P>();
     vec acc[4], u[4];
@@ -95,14 +80,19 @@ struct Steps {
 
   template <int P>
   static void gemv(const uint8_t* w, const int8_t* x, int pairs, int shift, int32_t* sums) {
-    vec total[4];
-    if constexpr (V::DIRECT) gemv_direct<P>(w, x, pairs, total);
-    else gemv_halves<P>(w, x, pairs, total);
     uint8_t* s = reinterpret_cast<uint8_t*>(sums);
-    for (int r = 0; r < 4; ++r) {
-      const vec exact = V::sll32(V::sra32(total[r], scale_of<P>(r)), shift);
-      V::store(s + r * VECTOR, V::add32(V::load(s + r * VECTOR), exact));
+    vec total[4];
+    if constexpr (V::DIRECT) {
+      for (int r = 0; r < 4; ++r) total[r] = V::load(s + r * VECTOR);
+      Tiles<V>::template vector_sums<P>(w, x, pairs, shift, total);
+    } else {
+      gemv_halves<P>(w, x, pairs, total);
+      for (int r = 0; r < 4; ++r) {
+        const vec exact = V::sll32(V::sra32(total[r], scale_of<P>(r)), shift);
+        total[r] = V::add32(V::load(s + r * VECTOR), exact);
+      }
     }
+    for (int r = 0; r < 4; ++r) V::store(s + r * VECTOR, total[r]);
   }
 
   // Quad `half` of a plane of P bits, unscaled and moved to bit `shift` of each byte.
@@ -187,7 +177,6 @@ struct Steps {
 
   // Quads before 16-bit sums must be widened, for codes below 2**bits.
   static int quads_before_widening(int bits) {
-    if (V::DIRECT) return 1 << 30;
     const int limit = 32767 / (256 * ((1 << bits) - 1));
     return limit < 64 ? limit : 64;
   }
@@ -228,7 +217,7 @@ struct Steps {
   static constexpr Kernels table(const char* name, int gemv_limit,
                                  void (*real_product)(const RealProduct&, int) = nullptr) {
     if constexpr (V::DIRECT) {
-      return {name, V::LANES, V::GEMM_ROWS, false, gemv_limit, gemv_any, unpack, nullptr, Tiles<V>::product,
+      return {name, V::LANES, V::TILE_ROWS, false, gemv_limit, gemv_any, unpack, nullptr, Tiles<V>::product,
               real_product};
     } else {
       return {name, V::LANES, V::GEMM_ROWS, true, gemv_limit, gemv_any, unpack, gemm, nullptr, real_product};

@@ -11,7 +11,7 @@ namespace {
 
 struct Avx256 {
   using vec = __m256i;
-  static constexpr int LANES = 8, GEMM_ROWS = 6, TILE_ROWS = 2;
+  static constexpr int LANES = 8;
 
   static vec zero() { return _mm256_setzero_si256(); }
   static vec load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const vec*>(p)); }
@@ -37,6 +37,7 @@ struct Avx256 {
 };
 
 struct Avx2 : Avx256 {
+  static constexpr int GEMM_ROWS = 6;
   static constexpr bool DIRECT = false;
   static vec dot(vec acc, vec u, vec x) { return _mm256_add_epi16(acc, _mm256_maddubs_epi16(u, x)); }
   static vec widen(vec acc, int n) { return _mm256_madd_epi16(acc, _mm256_set1_epi16(int16_t(1 << n))); }
@@ -44,14 +45,13 @@ struct Avx2 : Avx256 {
 
 #if defined(__AVXVNNI__) || defined(__AVX512VNNI__)
 struct AvxVnni : Avx256 {
+  static constexpr int TILE_ROWS = 2;
   static constexpr bool DIRECT = true;
 #if defined(__AVXVNNI__)
   static vec dot(vec acc, vec u, vec x) { return _mm256_dpbusd_avx_epi32(acc, u, x); }
 #else  // the same instruction in the encoding of AVX-512
   static vec dot(vec acc, vec u, vec x) { return _mm256_dpbusd_epi32(acc, u, x); }
 #endif
-  static vec widen(vec acc, int n) { return sll32(acc, n); }
-
   using fvec = __m256;
   static vec sub32(vec a, vec b) { return _mm256_sub_epi32(a, b); }
   static vec mul32(vec a, vec b) { return _mm256_mullo_epi32(a, b); }

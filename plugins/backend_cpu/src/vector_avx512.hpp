@@ -12,7 +12,7 @@ namespace {
 struct Avx512Vnni {
   using vec = __m512i;
   using fvec = __m512;
-  static constexpr int LANES = 16, GEMM_ROWS = 12, TILE_ROWS = 6;
+  static constexpr int LANES = 16, TILE_ROWS = 6;
   static constexpr bool DIRECT = true;
 
   static vec zero() { return _mm512_setzero_si512(); }
@@ -33,7 +33,6 @@ struct Avx512Vnni {
     return _mm512_set1_epi32(q);
   }
   static vec dot(vec acc, vec u, vec x) { return _mm512_dpbusd_epi32(acc, u, x); }
-  static vec widen(vec acc, int n) { return sll32(acc, n); }
   static vec add32(vec a, vec b) { return _mm512_add_epi32(a, b); }
   static vec sub32(vec a, vec b) { return _mm512_sub_epi32(a, b); }
   static vec mul32(vec a, vec b) { return _mm512_mullo_epi32(a, b); }

@@ -28,7 +28,7 @@ struct Words<16> {
 
 template <int N, int ROWS>
 struct Emulated {
-  static constexpr int LANES = N, GEMM_ROWS = ROWS, TILE_ROWS = ROWS;
+  static constexpr int LANES = N, TILE_ROWS = ROWS;
   static constexpr bool DIRECT = true;
   using vec = typename Words<N>::vec;
   using signed_vec = typename Words<N>::signed_vec;
@@ -61,7 +61,6 @@ struct Emulated {
     for (int b = 0; b < 4; ++b) sum += (u >> (8 * b) & 0xFFu) * vec(signed_vec(x << (24 - 8 * b)) >> 24);
     return sum;
   }
-  static vec widen(const vec& a, int n) { return a << n; }
   static vec add32(const vec& a, const vec& b) { return a + b; }
   static vec sub32(const vec& a, const vec& b) { return a - b; }
   static vec mul32(const vec& a, const vec& b) { return a * b; }

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from qcore.backends import Backend, Kernel, KernelRequest, Probe, TrainingKernels
+from qcore.backends.plan.base import sum_bound
 from qcore.errors import UsageError
 from qcore.tensor import QTensor
 from qcore_backend_cpu.conv2d import conv2d_blocks, conv2d_call
@@ -83,8 +84,8 @@ class CpuBackend(Backend):
             return _kernel(name, conv2d_call(request, weight, blocks, bias), 0.0, request, blocks)
         block = prepare_block(request, weight, bias)
         if not request.integer:
-            bound = 2.0**-22 * (weight.cols + 3)  # as many roundings, in another order than torch
-            return _kernel(name, real_linear_call(request, weight, block, bias), bound, request, [block])
+            call = real_linear_call(request, weight, block, bias)
+            return _kernel(name, call, sum_bound(weight.cols), request, [block])
         make = coded_linear_call if request.coded_input else linear_call
         return _kernel(name, make(request, block), 0.0, request, [block])
 

@@ -32,7 +32,8 @@ std::vector<InstructionSet> find() {
   found.push_back({Isa::avx512vnni, {&AVX512VNNI, &AVX512_CODING, &AVX2_ROWS, &FAKE_AVX2}, has_avx512vnni(), true});
   // Not yet run on such a processor: not chosen unasked.
   found.push_back({Isa::avxvnni, {&AVXVNNI, &AVX2_CODING, &AVX2_ROWS, &FAKE_AVX2}, has_avxvnni(), false});
-  found.push_back({Isa::avx512vl, {&AVX512VL, &AVX2_CODING, &AVX2_ROWS, &FAKE_AVX2}, has_avx512vnni() && __builtin_cpu_supports("avx512vl"), false});
+  const bool has_avx512vl = has_avx512vnni() && __builtin_cpu_supports("avx512vl");
+  found.push_back({Isa::avx512vl, {&AVX512VL, &AVX2_CODING, &AVX2_ROWS, &FAKE_AVX2}, has_avx512vl, false});
   found.push_back({Isa::avx2, {&AVX2, &AVX2_CODING, &AVX2_ROWS, &FAKE_AVX2}, has_avx2(), true});
 #endif
   found.push_back({Isa::portable, PORTABLE_MACHINE, true, true});

@@ -25,9 +25,9 @@ struct Parts {
   Part part[2];
 };
 
-Parts parts_of(int bits, bool split) {
-  const Planes all = planes_of(bits, split);
-  if (!split || bits < 7) return {1, {{all, 0, bits, 0}}};
+Parts parts_of(int bits) {
+  const Planes all = planes_of(bits, true);
+  if (bits < 7) return {1, {{all, 0, bits, 0}}};
   const Part low{{1, {{4, 0}}}, 0, 4, 0};
   if (bits == 8) return {2, {low, {{1, {{4, 0}}}, 1, 4, 4}}};
   return {2, {low, {{2, {{2, 0}, {1, 2}}}, 1, 3, 4}}};
@@ -71,7 +71,7 @@ struct Panel {
       }
       return;
     }
-    const Parts parts = parts_of(b.bits, h.split8);
+    const Parts parts = parts_of(b.bits);
     for (int p = 0; p < parts.count; ++p) product(parts.part[p], segment(s), codes, x.stride, count, pairs, sums);
   }
 
@@ -86,9 +86,8 @@ struct Panel {
         const int bits = part.planes.plane[i].bits;
         plane[i] = start + plane_start(part.first + i) + plane_nbytes(bits, int64_t(done) * 8, h.lanes);
       }
-      const uint8_t* ready = plane[0];
-      if (part.bits != 8) machine.kernels->unpack(part.planes, plane, n, unpacked), ready = unpacked;
-      machine.kernels->gemm(ready, part.bits, part.shift, n, codes + int64_t(done) * 8, stride, count, sums,
+      machine.kernels->unpack(part.planes, plane, n, unpacked);
+      machine.kernels->gemm(unpacked, part.bits, part.shift, n, codes + int64_t(done) * 8, stride, count, sums,
                             panel_rows);
     }
   }

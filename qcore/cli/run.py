@@ -49,6 +49,10 @@ def run(
     seeds: Annotated[
         str | None, typer.Option("--seeds", help="Number of seeds, or the seeds: 0,1,2 [1].", rich_help_panel=SPLIT)
     ] = None,
+    validation: Annotated[
+        float | None,
+        typer.Option("--validation", help="Share of the training part held out [0.15].", rich_help_panel=SPLIT),
+    ] = None,
     arms: Annotated[str | None, typer.Option("--arms", metavar="A,B", help="Run these arms alone.")] = None,
     assignments: Annotated[
         list[str] | None,
@@ -59,6 +63,10 @@ def run(
         str | None, typer.Option("--backend", metavar="NAME", help="Run packed layers on this backend.")
     ] = None,
     workers: Annotated[str | None, typer.Option("--workers", help="Processes, or auto [auto].")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="Where training runs: cpu, cuda, auto [cpu].")] = None,
+    precision: Annotated[
+        str | None, typer.Option("--precision", help="Of products in training: 32-true, bf16-mixed [32-true].")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The run's directory [runs/...].", rich_help_panel=OUTPUT)
     ] = None,
@@ -85,7 +93,10 @@ def run(
         "settings": {"arms": [name.strip() for name in arms.split(",") if name.strip()]} if arms else {},
         "folds": folds,
         "seeds": parse_seeds(seeds),
+        "validation": validation,
         "workers": parse_workers(workers),
+        "device": device,
+        "precision": precision,
         "latency": False if no_latency else None,
         "backend": backend,
         "out": out,

@@ -105,9 +105,12 @@ class Method(ABC):
 
         from qcore.nn import calibrate
         from qcore.quantizers import Quantizer
+        from qcore.training.data import as_floats
 
         waiting = [m for m in model.modules() if isinstance(m, Quantizer) and m.needs_calibration]
-        return calibrate(model, torch.split(data.train_inputs, self.config.batch_size)) if waiting else model
+        if not waiting:
+            return model
+        return calibrate(model, map(as_floats, torch.split(data.train_inputs, self.config.batch_size)))
 
     def observe(self, arm: Arm, model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
         """Return further evidence for each of ``inputs`` (rows, ...), as tensors whose first axis is rows.

@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from qcore.errors import UsageError
 from qcore.registry import validate_config
 
-__all__ = ["RunConfig", "changed_options", "make_run_config"]
+__all__ = ["Precision", "RunConfig", "changed_options", "make_run_config"]
+
+Precision = Literal["32-true", "bf16-mixed"]
 
 FREE = frozenset({"workers", "latency", "calls"})
 """Options that a resumed run may change: they move times, not scores."""
@@ -31,6 +33,8 @@ class RunConfig(BaseModel):
         latency: whether to measure latency and energy at the end.
         calls: timed calls an arm and batch size.
         device: where training runs, in lightning-fabric's words: ``cpu``, ``cuda``, ``auto``.
+        precision: of the products in training, in lightning-fabric's words: with ``bf16-mixed`` inputs and weights of
+            layers are rounded to bfloat16; weights, scales, updates and all evaluation stay float32.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +50,7 @@ class RunConfig(BaseModel):
     latency: bool = True
     calls: int = Field(default=200, ge=2)
     device: str = "cpu"
+    precision: Precision = "32-true"
 
     @field_validator("seeds", mode="before")
     @classmethod

@@ -55,7 +55,7 @@ def execute(
         _Pool(plan, run, done, progress, finished).execute()
         return
     with worker.one_thread():
-        fabric = fabric or worker.make_fabric(plan.config.device)
+        fabric = fabric or worker.make_fabric(plan.config.device, plan.config.precision)
         for job in plan.jobs:
             if job not in done:
                 result = worker.do(plan.work, run, job, fabric, progress)

@@ -17,7 +17,8 @@ from qcore.runs.planning import Work
 from qcore.runs.routing import count_visits, unvisited
 from qcore.runs.rundir import Job, Run, file_sha256
 from qcore.runs.seeds import job_generator
-from qcore.training.data import FoldTensors
+from qcore.training.checkpoint import CheckpointFile
+from qcore.training.data import FoldTensors, as_floats
 from qcore.training.evaluate import outputs
 from qcore.training.history import History
 from qcore.training.loop import fit
@@ -31,6 +32,9 @@ __all__ = ["run_job"]
 
 FILES = ("model.safetensors", "samples.safetensors", "history.jsonl")
 """What a job leaves beside its result.json, which is written last and holds their hashes."""
+
+CHECKPOINT = "training.safetensors"
+"""The state of a job that trains for long; removed once its result is written."""
 
 
 def run_job(
@@ -57,10 +61,12 @@ def run_job(
     result = _evaluate(work, arm, model, fold, job, folder)
     result["epochs"] = history.epochs
     result["best_epochs"] = history.best
+    result["training_nbytes"] = history.state_nbytes
     atomic_write(folder / "history.jsonl", history.to_jsonl())
     result["files"] = {name: file_sha256(folder / name) for name in FILES}
     result["times"] = {"train_s": trained - started, "total_s": time.perf_counter() - started}
     atomic_write_json(folder / "result.json", result)
+    CheckpointFile(folder / CHECKPOINT).remove()
     return result
 
 
@@ -79,7 +85,17 @@ def _train(
     sources = {name: load(run.model_path(name, job.fold, job.seed), registry=registry) for name in arm.needs}
     model = method.build(arm, work.task, job_generator(job.seed, job.fold, "init"), sources)
     generator = job_generator(job.seed, job.fold, "train")
-    history = fit(model, method.phases(arm), data, work.task, generator=generator, fabric=fabric, on_epoch=on_epoch)
+    file = CheckpointFile(run.folder(job) / CHECKPOINT)
+    history = fit(
+        model,
+        method.phases(arm),
+        data,
+        work.task,
+        generator=generator,
+        fabric=fabric,
+        on_epoch=on_epoch,
+        checkpoint=file,
+    )
     return method.calibrate(arm, model, data).eval(), history
 
 
@@ -95,7 +111,7 @@ def _evaluate(work: Work, arm: Arm, model: nn.Module, fold: Fold, job: Job, fold
     with count_visits(model) as test_visits:  # last, as observe() is promised a model that has just seen the test part
         output = outputs(model, inputs)
     with torch.no_grad():
-        observed = work.method.observe(arm, model, inputs)
+        observed = work.method.observe(arm, model, as_floats(inputs))
     _write_samples(folder, _samples(work, job, fold, output, observed))
     path = folder / "model.safetensors"
     packed = _save_and_load(work, model, path, _metadata(work, job))

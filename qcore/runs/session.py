@@ -37,6 +37,7 @@ def plan(
     latency: bool | None = None,
     calls: int | None = None,
     device: str | None = None,
+    precision: str | None = None,
     out: Path | str | None = None,
     framework: Framework | None = None,
 ) -> Plan:
@@ -59,6 +60,7 @@ def plan(
         "latency": latency,
         "calls": calls,
         "device": device,
+        "precision": precision,
     }
     return make_plan(_given(values), framework or _default_framework(), out)
 
@@ -76,6 +78,7 @@ def run(
     latency: bool | None = None,
     calls: int | None = None,
     device: str | None = None,
+    precision: str | None = None,
     out: Path | str | None = None,
     resume: Path | str | None = None,
     report: bool = True,
@@ -97,6 +100,7 @@ def run(
         latency: whether to measure latency and energy at the end; None for yes.
         calls: timed calls for each arm and batch size; None for 200.
         device: where training runs; None for ``"cpu"``.
+        precision: ``"32-true"`` (None), or ``"bf16-mixed"`` for products of bfloat16 in training.
         out: the directory; None makes ``runs/<method>-<task>-<UTC time>``. It must be new or empty.
         resume: directory of a run to go on with; options that are given must be those it was started with.
         report: whether to write ``report.html``.
@@ -125,6 +129,7 @@ def run(
         "latency": latency,
         "calls": calls,
         "device": device,
+        "precision": precision,
     }
     fw = framework or _default_framework()
     if resume is not None and out is not None and Path(out).resolve() != Path(resume).resolve():
@@ -162,7 +167,8 @@ class _Opening:
 
         if not is_distributed():
             return *self._open(), None
-        fabric = make_fabric(str(self.values.get("device", "cpu")))
+        config = self.values if self.resume is None else {**Run(self.resume).record["config"], **self.values}
+        fabric = make_fabric(config.get("device", "cpu"), config.get("precision", "32-true"))
         made = self._open() if fabric.global_rank == 0 else None
         path = fabric.broadcast(str(made[1].path) if made else "")
         return *(made or self._follow(Run(path))), fabric

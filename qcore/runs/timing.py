@@ -30,6 +30,7 @@ def measure_arms(plan: Plan, run: Run) -> dict[str, dict[str, Any]]:
     """
     from qcore.measure.energy import meter
     from qcore.runs.worker import one_thread
+    from qcore.training.data import as_floats
 
     test, inputs = plan.work.folds[0].test, plan.work.task.data.inputs
     batches = _batches(inputs, test)
@@ -39,7 +40,7 @@ def measure_arms(plan: Plan, run: Run) -> dict[str, dict[str, Any]]:
         latency = _latencies(models, batches, plan.config.calls) if asked else {}
         counter = meter() if asked else None
         energy = {name: _energy(counter, model, batches[BATCHES[0]]) for name, model in models.items()}
-        modelled = {name: _modelled(model, inputs[test[: BATCHES[-1]]]) for name, model in models.items()}
+        modelled = {name: _modelled(model, as_floats(inputs[test[: BATCHES[-1]]])) for name, model in models.items()}
     return {
         arm.name: {
             "latency_us": latency.get(arm.name, {"reason": missing.get(arm.name, NOT_ASKED)}),
@@ -54,8 +55,10 @@ def _batches(inputs: Tensor, test: Tensor) -> dict[int, list[Tensor]]:
     """Return batches of each size from the rows ``test`` of ``inputs``; a test part too small for one comes again."""
     import torch
 
+    from qcore.training.data import as_floats
+
     rows = test[torch.arange(BATCHES[-1]) % len(test)]
-    return {size: list(torch.split(inputs[rows], size)) for size in BATCHES}
+    return {size: list(torch.split(as_floats(inputs[rows]), size)) for size in BATCHES}
 
 
 def _load(plan: Plan, run: Run) -> tuple[dict[str, nn.Module], dict[str, str]]:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from lightning_fabric import Fabric
 
+    from qcore.runs.config import Precision
+
 __all__ = ["do", "is_distributed", "make_fabric", "one_thread", "start", "work"]
 
 Events = Callable[[dict[str, Any]], None]
@@ -74,7 +76,7 @@ def _make_worker(order: Order, events: Queue[dict[str, Any]]) -> _Worker:
     framework = Framework.from_recipe(recipe)
     set_default(framework)
     config = make_run_config(values)
-    return _Worker(make_work(config, framework), Run(path), make_fabric(config.device), events.put)
+    return _Worker(make_work(config, framework), Run(path), make_fabric(config.device, config.precision), events.put)
 
 
 def do(work: Work, run: Run, job: Job, fabric: Fabric, events: Events) -> dict[str, Any]:
@@ -114,11 +116,11 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def make_fabric(device: str) -> Fabric:
-    """Return a launched Fabric for ``device``."""
+def make_fabric(device: str, precision: Precision) -> Fabric:
+    """Return a launched Fabric for ``device`` that trains in ``precision``."""
     from qcore.training.devices import make_fabric as make
 
-    return make(device)
+    return make(device, precision)
 
 
 def is_distributed() -> bool:

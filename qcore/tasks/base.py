@@ -27,6 +27,7 @@ class TaskData:
 
     Attributes:
         inputs: (n, features) or (n, channels, height, width), float32, as measured: networks scale their own inputs.
+            Images may be uint8; a network gets them as float32, a batch at a time.
         targets: (n,) int64 class indices, or (n,) float32 values in their original unit.
         groups: (n,) int64; samples of one group never span folds. None where there are none.
         folds: (n,) int64, the data's own folds: fold k is tested on the rows labelled k; a negative label is never
@@ -150,6 +151,15 @@ class Task(ABC):
         if not train_targets.is_floating_point() or len(train_targets) < 2:
             return 1.0
         return float(train_targets.double().std(correction=0)) or 1.0
+
+    def augment(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
+        """Return a training batch changed at random, shape and dtype kept; by default as it is.
+
+        Args:
+            inputs: rows of ``data.inputs``, (n, ...).
+            generator: a CPU generator; arms of one fold and seed draw the same from it.
+        """
+        return inputs
 
     def predictions(self, output: Tensor) -> Tensor:
         """Return (n,) int64 classes (the first of equal logits) or (n,) values."""

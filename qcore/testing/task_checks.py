@@ -25,7 +25,8 @@ def load(offer: Offer) -> tuple[Task, TaskData]:
 def check_data_are_whole(offer: Offer) -> None:
     """Networks rely on it: float32 inputs, int64 or float32 targets, one a sample, and a name for every feature."""
     _, data = load(offer)
-    expect(data.inputs.dtype == torch.float32, f"inputs are {data.inputs.dtype}")
+    stored = (torch.float32, torch.uint8) if data.inputs.dim() == 4 else (torch.float32,)
+    expect(data.inputs.dtype in stored, f"inputs are {data.inputs.dtype}")
     expect(data.targets.dtype in (torch.int64, torch.float32), f"targets are {data.targets.dtype}")
     expect(data.targets.shape == (len(data.inputs),), f"targets have shape {tuple(data.targets.shape)}")
     if data.inputs.dim() == 2:

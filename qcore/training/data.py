@@ -13,12 +13,15 @@ if TYPE_CHECKING:
     from qcore.tasks.base import TaskData
     from qcore.tasks.splits import Fold
 
-__all__ = ["FoldTensors", "batches", "steps_per_epoch"]
+__all__ = ["FoldTensors", "as_floats", "batches", "steps_per_epoch"]
 
 
 @dataclass(frozen=True)
 class FoldTensors:
-    """Inputs (rows, ...) and targets (rows,) of a fold's training and validation parts; the test part is not here."""
+    """Inputs (rows, ...) and targets (rows,) of a fold's training and validation parts; the test part is not here.
+
+    Inputs are as the task stores them: float32, or uint8 images, which :func:`as_floats` makes a network's input.
+    """
 
     train_inputs: Tensor
     train_targets: Tensor
@@ -39,6 +42,11 @@ class FoldTensors:
             self.validation_inputs.to(device),
             self.validation_targets.to(device),
         )
+
+
+def as_floats(inputs: Tensor) -> Tensor:
+    """Return ``inputs`` as networks take them: float32 of the same values; what is float already is returned itself."""
+    return inputs if inputs.is_floating_point() else inputs.to(torch.float32)
 
 
 def steps_per_epoch(rows: int, batch_size: int, world_size: int = 1) -> int:

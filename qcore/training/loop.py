@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -11,7 +13,8 @@ from torch import Tensor, nn
 
 from qcore.errors import QcoreError
 from qcore.nn import set_generator
-from qcore.training.data import FoldTensors, batches, steps_per_epoch
+from qcore.training.checkpoint import Checkpoint, CheckpointFile
+from qcore.training.data import FoldTensors, as_floats, batches, steps_per_epoch
 from qcore.training.evaluate import outputs
 from qcore.training.history import History
 from qcore.training.optimizers import make_optimizers, set_schedules, set_trainable
@@ -37,20 +40,24 @@ def fit(
     generator: torch.Generator,
     fabric: Fabric,
     on_epoch: EpochCallback | None = None,
+    checkpoint: CheckpointFile | None = None,
 ) -> History:
     """Train ``model`` in place through ``phases`` and leave it in eval mode on the CPU.
 
-    A model with ``fit_scalers(inputs, targets)`` is given the training part first. Two streams come from
-    ``generator``: the order of samples, equal on all ranks, and the model's own noise (dropout), one a rank.
+    A model with ``fit_scalers(inputs, targets)`` is given the training part first. Three streams come from
+    ``generator``: the order of samples, equal on all ranks, the model's own noise (dropout), one a rank, and the task's
+    augmentation, one a rank.
 
     Args:
         model: the network; ``fit_scalers`` is called only if there are phases.
         phases: what to train, in order.
         data: the fold's training and validation parts.
         task: loss and metric.
-        generator: a CPU generator; two numbers are drawn from it.
+        generator: a CPU generator; three numbers are drawn from it.
         fabric: device and ranks, launched.
         on_epoch: called with each row of the history.
+        checkpoint: where the state goes after an epoch, from time to time; what stands there already is gone on from,
+            with the numbers of a training that was never stopped.
 
     Returns:
         The history.
@@ -60,34 +67,80 @@ def fit(
         UsageError: a phase trains nothing, or no optimizer takes a parameter.
     """
     history = History()
-    order, noise = _streams(generator, fabric)
+    streams = _Streams(generator, fabric)
     if phases:
         if hasattr(model, "fit_scalers"):
             cast(Any, model).fit_scalers(data.train_inputs, data.train_targets)
         model.to(fabric.device)
-        set_generator(model, noise)
+        set_generator(model, streams.noise)
         here = data.to(fabric.device)
-        for phase in phases:
-            _Trainer(model, phase, here, task, order, fabric).run(history, on_epoch)
+        kept = _read(checkpoint, model, fabric)
+        for number, phase in enumerate(phases):
+            if kept is None or number >= kept.data["phase"]:
+                trainer = _Trainer(model, phase, number, here, task, streams, fabric)
+                trainer.run(history, on_epoch, checkpoint, kept)
+                kept = None
         model.to("cpu")
     model.eval()
     return history
 
 
-def _streams(generator: torch.Generator, fabric: Fabric) -> tuple[torch.Generator, torch.Generator]:
-    seeds = torch.randint(2**62, (2,), generator=generator).tolist()
-    order = torch.Generator().manual_seed(seeds[0])
-    noise = torch.Generator(device=fabric.device).manual_seed(seeds[1] + fabric.global_rank)
-    return order, noise
+class _Streams:
+    """The random streams of one training, and their states as tensors."""
+
+    def __init__(self, generator: torch.Generator, fabric: Fabric) -> None:
+        seeds = torch.randint(2**62, (3,), generator=generator).tolist()
+        self.fabric = fabric
+        self.order = torch.Generator().manual_seed(seeds[0])
+        self.noise = torch.Generator(device=fabric.device).manual_seed(seeds[1] + fabric.global_rank)
+        self.augmentation = torch.Generator().manual_seed(seeds[2] + fabric.global_rank)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the states, uint8 (ranks, bytes) each; every rank must call it."""
+        return {name: self._gathered(stream.get_state()) for name, stream in self._named().items()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take up this rank's states."""
+        for name, stream in self._named().items():
+            stream.set_state(state[name][self.fabric.global_rank])
+
+    def _named(self) -> dict[str, torch.Generator]:
+        return {"order": self.order, "noise": self.noise, "augmentation": self.augmentation}
+
+    def _gathered(self, state: Tensor) -> Tensor:
+        everywhere = cast(Tensor, self.fabric.all_gather(state.to(self.fabric.device)))
+        return everywhere.reshape(self.fabric.world_size, -1).cpu()
+
+
+def _read(file: CheckpointFile | None, model: nn.Module, fabric: Fabric) -> Checkpoint | None:
+    """Return the checkpoint to go on from; one that does not fit is reported and left aside."""
+    found = None if file is None else file.read()
+    if found is None:
+        return None
+    if isinstance(found, Checkpoint):
+        ranks = len(found.tensors["streams.order"])
+        if found.fits(model) and ranks == fabric.world_size:
+            return found
+        found = "it is of another network" if ranks == fabric.world_size else f"{ranks} rank(s) wrote it"
+    warnings.warn(f"a checkpoint cannot be used, so training starts anew: {found}", stacklevel=2)
+    return None
 
 
 class _Trainer:
-    """Trains one phase."""
+    """Trains one phase, the ``number``-th."""
 
     def __init__(
-        self, model: nn.Module, phase: Phase, data: FoldTensors, task: Task, order: torch.Generator, fabric: Fabric
+        self,
+        model: nn.Module,
+        phase: Phase,
+        number: int,
+        data: FoldTensors,
+        task: Task,
+        streams: _Streams,
+        fabric: Fabric,
     ) -> None:
-        self.model, self.phase, self.data, self.task, self.order, self.fabric = model, phase, data, task, order, fabric
+        self.model, self.phase, self.number, self.data, self.task = model, phase, number, data, task
+        self.streams, self.fabric = streams, fabric
         named = set_trainable(model, phase)
         self.parameters = [parameter for _, parameter in named]
         configured = make_optimizers(named, phase)
@@ -99,32 +152,66 @@ class _Trainer:
         self.scale = task.loss_scale(data.train_targets)
         self.steps = steps_per_epoch(len(data.train_inputs), phase.batch_size, fabric.world_size)
 
-    def run(self, history: History, on_epoch: EpochCallback | None) -> None:
+    def run(
+        self,
+        history: History,
+        on_epoch: EpochCallback | None,
+        file: CheckpointFile | None,
+        kept: Checkpoint | None,
+    ) -> None:
         """Train until the epochs are done or patience ends; restore the best epoch if the phase says so."""
         best = Best(self.task.higher_is_better, self.phase.min_delta)
-        last = 0
-        for epoch in range(self.phase.epochs):
-            loss, score, last = self.train_epoch(epoch), self.validate(), epoch + 1
+        last = 0 if kept is None else self.restore(kept, history, best)
+        while last < self.phase.epochs and not self.is_out_of_patience(best):
+            loss, score = self.train_epoch(last), self.validate()
+            last += 1
             row = self.row(last, loss, score)
             history.rows.append(row)
             if on_epoch:
                 on_epoch(row)
             if score is not None and best.update(score, last) and self.phase.restore_best:
                 best.keep(self.model)
-            if self.phase.patience is not None and best.waited >= self.phase.patience:
-                break
+            self.save(file, history, best, last)
         best.restore(self.model)
         history.best[self.phase.name] = best.epoch if best.state else last
+        history.note_state(self.model, [optimizer for _, optimizer in self.optimizers])
+
+    def is_out_of_patience(self, best: Best) -> bool:
+        """Return whether the phase ends before its last epoch."""
+        return self.phase.patience is not None and best.waited >= self.phase.patience
+
+    def save(self, file: CheckpointFile | None, history: History, best: Best, epoch: int) -> None:
+        """Write a checkpoint if one is due; all ranks take part, rank 0 writes."""
+        if file is None or not self.fabric.broadcast(file.is_due()):
+            return
+        checkpoint = Checkpoint(data={"phase": self.number, "epoch": epoch, "history": asdict(history)})
+        checkpoint.data["best"] = asdict(replace(best, state={}))
+        checkpoint.put_model(self.model)
+        checkpoint.put("best", best.state)
+        checkpoint.put("streams", self.streams.state())
+        checkpoint.put_optimizers([optimizer for _, optimizer in self.optimizers])
+        if self.fabric.global_rank == 0:
+            file.write(checkpoint)
+
+    def restore(self, kept: Checkpoint, history: History, best: Best) -> int:
+        """Take up ``kept`` and return how many epochs are done."""
+        kept.restore_model(self.model)
+        kept.restore_optimizers([optimizer for _, optimizer in self.optimizers])
+        self.streams.restore(kept.part("streams"))
+        vars(history).update(kept.data["history"])
+        vars(best).update(kept.data["best"], state=kept.part("best"))
+        return int(kept.data["epoch"])
 
     def train_epoch(self, epoch: int) -> float:
         """Train one epoch and return its mean loss."""
         self.model.train()
         rank, world_size = self.fabric.global_rank, self.fabric.world_size
-        drawn = batches(self.data, self.phase.batch_size, self.order, rank=rank, world_size=world_size)
+        drawn = batches(self.data, self.phase.batch_size, self.streams.order, rank=rank, world_size=world_size)
         total, rows = 0.0, 0
         for index, (inputs, targets) in enumerate(drawn):
             progress = Progress(epoch * self.steps + index, self.phase.epochs * self.steps, epoch, self.phase.epochs)
-            total += self.step(progress, inputs, targets) * len(inputs)
+            changed = as_floats(self.task.augment(inputs, self.streams.augmentation))
+            total += self.step(progress, changed, targets) * len(inputs)
             rows += len(inputs)
         mean = torch.tensor(total / rows, dtype=torch.float64, device=self.fabric.device)
         return float(cast(Tensor, self.fabric.all_reduce(mean, reduce_op="mean")))
@@ -166,8 +253,8 @@ class _Trainer:
         return float(self.fabric.broadcast(score))
 
     def row(self, epoch: int, loss: float, score: float | None) -> dict[str, Any]:
-        """Return the history's row of ``epoch``."""
-        return {
+        """Return the history's row of ``epoch``, which counts from 1."""
+        row = {
             "phase": self.phase.name,
             "epoch": epoch,
             "epochs": self.phase.epochs,
@@ -176,3 +263,8 @@ class _Trainer:
             "validation": score,
             "lr": float(self.optimizers[0][1].param_groups[0]["lr"]),
         }
+        if self.phase.after_epoch:
+            progress = Progress(epoch * self.steps, self.phase.epochs * self.steps, epoch - 1, self.phase.epochs)
+            with torch.no_grad():
+                row["observed"] = dict(self.phase.after_epoch(self.model, progress))
+        return row

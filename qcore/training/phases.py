@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -68,6 +68,8 @@ class Phase:
         penalty: a scalar that is added to the loss of each step.
         before_step: called with the model before each step's forward pass.
         after_step: called with the model after each optimizer step, without gradient: projections go here.
+        after_epoch: called with the model after each epoch, without gradient; ``epoch`` of its progress is the one that
+            ended. What it returns, plain JSON data, stands in the history's row under ``observed``.
     """
 
     name: str
@@ -83,3 +85,4 @@ class Phase:
     penalty: Callable[[nn.Module], Tensor] | None = None
     before_step: Callable[[nn.Module, Progress], None] | None = None
     after_step: Callable[[nn.Module, Progress], None] | None = None
+    after_epoch: Callable[[nn.Module, Progress], Mapping[str, Any]] | None = None

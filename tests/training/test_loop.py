@@ -190,3 +190,72 @@ def test_scalers_are_fitted_on_the_training_part_before_the_first_phase() -> Non
 
     train(Scaled(*network()), phase(epochs=1), phase(name="more", epochs=1))
     assert seen == [(40, 40)]
+
+
+def test_training_batches_are_augmented_from_a_stream_of_their_own_and_arms_draw_the_same() -> None:
+    class Jittered(TwoBlobs):
+        seen: list[Tensor]
+
+        def augment(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
+            changed = inputs + torch.randn(inputs.shape, generator=generator)
+            self.seen.append(changed)
+            return changed
+
+    drawn = []
+    for model in (network(), nn.Sequential(nn.Linear(3, 2))):
+        task = Jittered()
+        task.seen = []
+        generator = torch.Generator().manual_seed(0)
+        fit(model, [phase(epochs=2)], data(), task, generator=generator, fabric=make_fabric("cpu"))
+        drawn.append(task.seen)
+    assert len(drawn[0]) == 6
+    assert all(torch.equal(a, b) for a, b in zip(*drawn, strict=True))
+    assert not torch.equal(drawn[0][0], drawn[0][3])
+
+
+def test_images_of_bytes_reach_the_network_as_floats() -> None:
+    whole = data()
+    as_bytes = FoldTensors(
+        (whole.train_inputs * 10 + 100).to(torch.uint8),
+        whole.train_targets,
+        (whole.validation_inputs * 10 + 100).to(torch.uint8),
+        whole.validation_targets,
+    )
+    seen: set[torch.dtype] = set()
+    model = network()
+    model.register_forward_pre_hook(lambda module, args: seen.add(args[0].dtype))
+    train(model, phase(epochs=1), data=as_bytes)
+    assert seen == {torch.float32}
+
+
+def test_what_is_observed_after_an_epoch_stands_in_its_row() -> None:
+    def look(model: nn.Module, progress: Progress) -> dict[str, Any]:
+        assert not torch.is_grad_enabled()
+        return {"epoch": progress.epoch, "weights": weights(model).tolist()}
+
+    model = network()
+    history = train(model, phase(restore_best=False, after_epoch=look))
+    assert [row["observed"]["epoch"] for row in history.rows] == [0, 1, 2]
+    assert history.rows[-1]["observed"]["weights"] == weights(model).tolist()
+
+
+def test_mixed_precision_keeps_weights_and_evaluation_in_float32() -> None:
+    seen: set[tuple[bool, torch.dtype]] = set()
+
+    class Watched(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            y = super().forward(x)
+            seen.add((self.training, y.dtype))
+            return y
+
+    layer = Watched(3, 2)
+    fit(
+        nn.Sequential(layer),
+        [phase(epochs=1)],
+        data(),
+        TwoBlobs(),
+        generator=torch.Generator().manual_seed(0),
+        fabric=make_fabric("cpu", "bf16-mixed"),
+    )
+    assert seen == {(True, torch.bfloat16), (False, torch.float32)}
+    assert layer.weight.dtype == torch.float32

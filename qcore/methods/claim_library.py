@@ -9,7 +9,7 @@ import numpy as np
 from qcore.methods.claims import Claim, Verdict
 from qcore.methods.evidence import Evidence, MissingEvidenceError
 
-__all__ = ["better", "equivalence", "size_ratio"]
+__all__ = ["better", "equivalence", "packed_equals_eval", "size_ratio"]
 
 
 def equivalence(
@@ -73,6 +73,30 @@ def size_ratio(
     text = statement or f"{baseline} takes at least {at_least:g} times the bytes of {arm}"
     check = partial(_smaller, arm=arm, baseline=baseline, at_least=at_least, key=key, share=baseline_share)
     return Claim(claim_id, text, family, check)
+
+
+def packed_equals_eval(
+    claim_id: str = "packed_equals_eval", arms: tuple[str, ...] | None = None, *, family: str = "exact"
+) -> Claim:
+    """Return the claim that the saved and loaded models of ``arms`` give the logits of eval mode, bit for bit.
+
+    Name the arms whose sums are all integer, where some are not; None means every arm.
+    """
+    where = "in every arm" if arms is None else f"in {', '.join(arms)}"
+    check = partial(_packed, arms=arms)
+    return Claim(claim_id, f"packed logits equal eval logits bit for bit, {where}", family, check)
+
+
+def _packed(evidence: Evidence, *, arms: tuple[str, ...] | None) -> Verdict:
+    results = [result for arm in arms or evidence.arms for result in evidence.results(arm)]
+    different = [f"{r['arm']}, fold {r['fold']}, seed {r['seed']}" for r in results if not r["packed"]["equal"]]
+    worst = max(float(result["packed"]["max_abs_difference"]) for result in results)
+    return Verdict(
+        verdict="fails" if different else "holds",
+        value=worst,
+        test=f"largest difference of a test logit over {len(results)} saved and loaded models",
+        reason=f"different: {'; '.join(different[:3])}" if different else None,
+    )
 
 
 def _differences(evidence: Evidence, arm: str, baseline: str, metric: str | None) -> tuple[list[float], str]:

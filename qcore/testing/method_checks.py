@@ -7,13 +7,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from qcore.errors import UsageError
 from qcore.methods import Arm, Claim, Method, Phase
 from qcore.nn import explain, pack
 from qcore.testing.cases import expect
 from qcore.testing.inputs import generator, random_state_kept
 from qcore.testing.subjects import Offer
 from qcore.testing.tiny_task import TinyTask
-from qcore.training.data import FoldTensors
+from qcore.training.data import FoldTensors, as_floats
 
 
 def make(offer: Offer) -> Method:
@@ -24,16 +25,21 @@ def make(offer: Offer) -> Method:
 
 
 def task_for(offer: Offer) -> TinyTask:
-    """Return a small task of the problem that the method's default task has."""
+    """Return a small task of the problem that the method's default task has, with images if it refuses features."""
     name = getattr(offer.spec, "default_task", "core/digits")
     problem = getattr(offer.registry.get("task", name), "problem", "classification")
-    return TinyTask(regression=problem == "regression")
+    features = TinyTask(regression=problem == "regression")
+    try:
+        make(offer).check(features)
+    except UsageError:
+        return TinyTask(regression=problem == "regression", images=True)
+    return features
 
 
 def built(offer: Offer) -> Iterator[tuple[Arm, nn.Module, Tensor]]:
     """Yield (arm, untrained and calibrated network in eval mode, inputs) for every arm."""
     method, task = make(offer), task_for(offer)
-    inputs, targets = task.data.inputs, task.data.targets
+    inputs, targets = as_floats(task.data.inputs), task.data.targets
     sources: dict[str, nn.Module] = {}
     for arm in method.arms():
         model = method.build(arm, task, generator(0), {name: sources[name] for name in arm.needs})
@@ -81,7 +87,7 @@ def check_claims_are_statements(offer: Offer) -> None:
 
 
 def check_arms_predict(offer: Offer) -> None:
-    """Every arm's network maps (rows, features) to finite (rows, outputs)."""
+    """Every arm's network maps (rows, features), or images, to finite (rows, outputs)."""
     outputs = task_for(offer).out_features
     for arm, model, inputs in built(offer):
         with torch.no_grad():

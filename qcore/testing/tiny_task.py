@@ -11,24 +11,26 @@ __all__ = ["TinyTask"]
 
 
 class TinyTask(Task):
-    """60 samples, 8 features, 3 classes or a number.
+    """60 samples, 8 features or images of 8 x 8 bytes, 3 classes or a number.
 
     Args:
         regression: whether the target is a number.
+        images: whether the inputs are uint8 (60, 1, 8, 8).
     """
 
-    def __init__(self, regression: bool = False) -> None:
+    def __init__(self, regression: bool = False, images: bool = False) -> None:
         super().__init__()
-        self.regression = regression
+        self.regression, self.images = regression, images
 
     def load(self) -> TaskData:
         """Return seeded samples whose first feature tells the target."""
-        inputs = torch.randn(60, 8, generator=generator(1))
-        classes = torch.bucketize(inputs[:, 0].contiguous(), torch.tensor([-0.4, 0.4]))
+        drawn = torch.randn(60, 8, generator=generator(1))
+        classes = torch.bucketize(drawn[:, 0].contiguous(), torch.tensor([-0.4, 0.4]))
+        pixels = (drawn * 40 + 128).clamp(0, 255).to(torch.uint8).reshape(60, 1, 1, 8).repeat(1, 1, 8, 1)
         return TaskData(
-            inputs=inputs,
-            targets=inputs[:, 0] * 3 if self.regression else classes,
-            feature_names=tuple(f"f{i}" for i in range(8)),
+            inputs=pixels if self.images else drawn,
+            targets=drawn[:, 0] * 3 if self.regression else classes,
+            feature_names=() if self.images else tuple(f"f{i}" for i in range(8)),
             class_names=() if self.regression else ("low", "middle", "high"),
             source="drawn for a check",
         )

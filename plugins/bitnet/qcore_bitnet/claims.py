@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from qcore.methods import Claim, MissingEvidenceError, Verdict
-from qcore.methods.claim_library import better, equivalence, size_ratio
+from qcore.methods.claim_library import better, equivalence, packed_equals_eval, size_ratio
 from qcore.nn import QuantLayer
 from qcore_bitnet.ternary import MIN_SCALE, Ternary
 
@@ -29,7 +29,7 @@ def list_claims() -> list[Claim]:
     """Return the claims of arXiv:2402.17764 that a run without a language model can test."""
     return [
         Claim("codes_follow_the_formula", "ternary codes are round(W / mean|W|), clipped to -1..1", "exact", _codes),
-        Claim("packed_equals_eval", "packed logits equal eval logits bit for bit, in every arm", "exact", _packed),
+        packed_equals_eval(),
         Claim("five_weights_a_byte", "a ternary weight takes 1.6 bits: five a byte, rows apart", "size", _bits),
         size_ratio(
             "file_is_smaller_than_float16",
@@ -100,18 +100,6 @@ def _codes(evidence: Evidence) -> Verdict:
     if wrong < 0:
         return Verdict(verdict="untested", value=None, test=test, reason="the paper's scale is that of the tensor")
     return Verdict(verdict="holds" if wrong == 0 else "fails", value=wrong, test=test)
-
-
-def _packed(evidence: Evidence) -> Verdict:
-    results = [result for arm in evidence.arms for result in evidence.results(arm)]
-    different = [f"{r['arm']}, fold {r['fold']}, seed {r['seed']}" for r in results if not r["packed"]["equal"]]
-    worst = max(float(result["packed"]["max_abs_difference"]) for result in results)
-    return Verdict(
-        verdict="fails" if different else "holds",
-        value=worst,
-        test=f"largest difference of a test logit over {len(results)} saved and loaded models",
-        reason=f"different: {'; '.join(different[:3])}" if different else None,
-    )
 
 
 def _bits(evidence: Evidence) -> Verdict:

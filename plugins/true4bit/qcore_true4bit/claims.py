@@ -1,0 +1,143 @@
+"""The paper's statements as checks on the evidence of a run, and the evidence that only this method has."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qcore.methods import Claim, MissingEvidenceError, Verdict
+from qcore.methods.claim_library import better, equivalence, packed_equals_eval, size_ratio
+from qcore.tensor import QTensor
+from qcore_true4bit.observe import layer_codes, observe_layers
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from qcore.methods import Evidence
+    from qcore.registry import Registry
+
+__all__ = ["MARGIN", "list_claims", "observe_codes"]
+
+PAPER = "true4bit"
+MARGIN = 0.005
+"""Parity: half a point of accuracy, on the mean over seeds. The paper names no margin and quotes its baseline."""
+
+ABLATION = {
+    "no_clip": "the soft clip",
+    "fixed_scale": "a scale that follows the weights",
+    "no_grad_clip": "clipped gradients",
+}
+
+
+def list_claims() -> list[Claim]:
+    """Return the claims of arXiv:2603.13931 that a run can test, and those that it should have made."""
+    parts = [
+        better(f"{arm}_costs", PAPER, arm, metric="accuracy", family="ablation", statement=f"{what} helps (not {arm})")
+        for arm, what in ABLATION.items()
+    ]
+    return [
+        Claim("fifteen_levels", "no layer ever has more than 15 levels, and its top code is 7", "exact", _levels),
+        Claim("all_fifteen_are_used", "at the end of training every layer uses exactly 15 levels", "exact", _all_used),
+        packed_equals_eval(arms=("w4a8", "w4a4")),
+        _parity("parity", PAPER, "float"),
+        _parity("parity_with_clipped_twin", PAPER, "float_clip"),
+        _parity("parity_with_8_bit_inputs", "w4a8", "float"),
+        *parts,
+        Claim("soft_clip_helps_most", "of the ablation, leaving out the soft clip costs most", "ablation", _most),
+        better("beats_dorefa4", PAPER, "dorefa4", metric="accuracy", family="quality"),
+        better("beats_lsq4", PAPER, "lsq4", metric="accuracy", family="quality"),
+        better("beats_ptq4", PAPER, "ptq4", metric="accuracy", family="quality"),
+        Claim("codes_are_8_times_smaller", "the codes alone take an eighth of the float weights", "size", _codes),
+        size_ratio(
+            "file_is_7_8_times_smaller",
+            PAPER,
+            "float",
+            at_least=7.8,
+            key="file_nbytes",
+            statement="the file, batch norms kept, is at least 7.8 times smaller than float's",
+        ),
+        Claim(
+            "folded_file_is_7_9_times_smaller",
+            "the file, batch norms folded, is at least 7.9 times smaller than float's",
+            "size",
+            partial(_ratio, at_least=7.9, key="folded_nbytes"),
+        ),
+    ]
+
+
+def observe_codes(model: nn.Module, registry: Registry | None = None) -> dict[str, float]:
+    """Return what claims need to know of the quantized layers of ``model``; nothing if it has none.
+
+    ``levels_least``, ``levels_most``: of the layers; ``top_least``, ``top_most``: of their largest codes; ``entropy``:
+    bits of a code, mean over weights; ``codes_nbytes``: of the packed codes alone; ``weights``: how many there are.
+    """
+    layers = observe_layers(model)
+    if not layers:
+        return {}
+    packed = [QTensor.pack(codes) for _, codes in layer_codes(model)]
+    counts = [qtensor.rows * qtensor.cols for qtensor in packed]
+    levels, tops = ([layer[key] for layer in layers.values()] for key in ("levels", "top"))
+    entropies = [layer["entropy"] for layer in layers.values()]
+    return {
+        "levels_least": min(levels),
+        "levels_most": max(levels),
+        "top_least": min(tops),
+        "top_most": max(tops),
+        "entropy": float(np.average(entropies, weights=counts)),
+        "codes_nbytes": float(sum(block.data.numel() for qtensor in packed for block in qtensor.blocks)),
+        "weights": float(sum(counts)),
+    }
+
+
+def _parity(claim_id: str, arm: str, baseline: str) -> Claim:
+    statement = f"{arm} is as accurate as {baseline}, within {100 * MARGIN:g} points"
+    return equivalence(claim_id, arm, baseline, margin=MARGIN, metric="accuracy", family="parity", statement=statement)
+
+
+def _observed(evidence: Evidence, key: str, arm: str = PAPER) -> NDArray[np.float64]:
+    samples = evidence.samples(arm)
+    if key not in samples:
+        raise MissingEvidenceError(f"the run kept no {key} of {arm}")
+    return np.asarray(samples[key], dtype=np.float64)
+
+
+def _levels(evidence: Evidence) -> Verdict:
+    most = float(_observed(evidence, "levels_most").max())
+    tops = {*_observed(evidence, "top_least"), *_observed(evidence, "top_most")}
+    holds = most <= 15 and tops == {7.0}
+    return Verdict(verdict="holds" if holds else "fails", value=most, test="most levels of a layer, over all folds")
+
+
+def _all_used(evidence: Evidence) -> Verdict:
+    least = float(_observed(evidence, "levels_least").min())
+    holds = least == 15 and float(_observed(evidence, "levels_most").max()) == 15
+    return Verdict(verdict="holds" if holds else "fails", value=least, test="fewest levels of a layer, over all folds")
+
+
+def _most(evidence: Evidence) -> Verdict:
+    whole = evidence.scores(PAPER, "accuracy").mean()
+    costs = {arm: float(whole - evidence.scores(arm, "accuracy").mean()) for arm in ABLATION}
+    largest = max(costs, key=lambda arm: costs[arm])
+    return Verdict(
+        verdict="holds" if largest == "no_clip" and costs[largest] > 0 else "fails",
+        value=costs,
+        test="mean accuracy lost without each part",
+        reason=None if largest == "no_clip" else f"leaving out {ABLATION[largest]} costs more",
+    )
+
+
+def _codes(evidence: Evidence) -> Verdict:
+    ratio = float((4 * _observed(evidence, "weights") / _observed(evidence, "codes_nbytes")).min())
+    return Verdict(
+        verdict="holds" if ratio >= 8 else "fails",
+        value=ratio,
+        test="4 bytes a weight over the packed codes, scales and all else left out; rows are whole bytes",
+    )
+
+
+def _ratio(evidence: Evidence, *, at_least: float, key: str) -> Verdict:
+    ratio = evidence.size("float", "file_nbytes") / float(_observed(evidence, key).mean())
+    return Verdict(verdict="holds" if ratio >= at_least else "fails", value=ratio, test=f"at least {at_least:g}")

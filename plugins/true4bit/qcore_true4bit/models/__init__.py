@@ -1,0 +1,1 @@
+"""The networks: ``vgg4bit`` and ``simple_resnet4bit``."""

@@ -42,11 +42,12 @@ class ImageNetwork(nn.Module):
 
     def images(self, x: Tensor) -> Tensor:
         """Return ``x`` as (n, channels, height, width)."""
-        return x if self.image is None else x.unflatten(1, self.image)
+        return x if self.image is None else x.reshape(-1, *self.image)
 
     def scaled(self, x: Tensor) -> Tensor:
         """Return images (n, channels, height, width), scaled, with the channels last in memory."""
-        return self.scaler(self.images(x)).contiguous(memory_format=torch.channels_last)
+        scaled: Tensor = self.scaler(self.images(x))
+        return scaled.contiguous(memory_format=torch.channels_last)
 
     def plan_scaled(self, builder: PlanBuilder, x: Value) -> Value:
         """Say :meth:`scaled` in the steps of a plan."""

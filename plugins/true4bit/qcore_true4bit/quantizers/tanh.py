@@ -99,7 +99,7 @@ class TanhQuantizer(Quantizer):
         if not self._learns:
             return upstream
         v = self._slices(x) / self._scale(x)
-        inside = (v > -self._largest) & (v < self._largest)
+        inside: Tensor = (v > -self._largest) & (v < self._largest)
         return upstream * inside.reshape(x.shape).to(upstream.dtype)
 
     def bits(self) -> Tensor:

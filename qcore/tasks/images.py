@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from qcore.tasks.base import Task, TaskData
 from qcore.tasks.config import ImagesConfig
 from qcore.tasks.paths import resolve_data
 
-__all__ = ["SUFFIXES", "Images", "read_image"]
+__all__ = ["SUFFIXES", "Images", "class_files", "import_pillow", "read_image", "read_pixels"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 
@@ -33,8 +34,9 @@ class Images(Task):
         Raises:
             DataError: the folder is missing, has no class folders or an empty one, or an image is corrupt.
         """
-        root = resolve_data(self.config.data, self.spec_id or "core/images", _NEEDS)
-        files = _class_files(root)
+        name = self.spec_id or "core/images"
+        root = resolve_data(self.config.data, name, _NEEDS)
+        files = class_files(root, name)
         images = [
             read_image(path, self.config.size, self.config.channels) for paths in files.values() for path in paths
         ]
@@ -48,22 +50,39 @@ class Images(Task):
 
 
 def read_image(path: Path, size: int, channels: int) -> Tensor:
-    """Return one image as (channels, size, size) float32 of 0..1, resized bilinearly without keeping its aspect.
+    """Return one image as (channels, size, size) float32 of 0..1; see ``read_pixels``."""
+    return read_pixels(path, size, channels).to(torch.float32) / 255.0
+
+
+def read_pixels(source: Path | bytes, size: int, channels: int, name: str | None = None) -> Tensor:
+    """Return one image as (channels, size, size) uint8, resized bilinearly without keeping its aspect.
+
+    Args:
+        source: a file, or its bytes.
+        size: height and width.
+        channels: 1 = grey, 3 = red, green, blue.
+        name: of the image in messages; by default its path.
 
     Raises:
         DataError: the file is corrupt or no image, or pillow is not installed.
     """
-    pillow = _pillow()
+    pillow = import_pillow()
     try:
-        with pillow.open(path) as image:
+        with pillow.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
             pixels = image.convert("RGB" if channels == 3 else "L").resize((size, size), pillow.Resampling.BILINEAR)
     except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as an image: {error}", "mend or remove the file") from error
-    array = np.asarray(pixels, dtype=np.float32).reshape(size, size, channels) / 255.0
+        shown = name or ("the file" if isinstance(source, bytes) else source)
+        raise DataError(f"{shown} cannot be read as an image: {error}", "mend or remove the file") from error
+    array = np.asarray(pixels, dtype=np.uint8).reshape(size, size, channels)
     return torch.from_numpy(array.transpose(2, 0, 1).copy())
 
 
-def _pillow() -> Any:
+def import_pillow() -> Any:
+    """Return ``PIL.Image``.
+
+    Raises:
+        DataError: pillow is not installed.
+    """
     try:
         from PIL import Image
     except ImportError as error:
@@ -72,15 +91,23 @@ def _pillow() -> Any:
     return Image
 
 
-def _class_files(root: Path) -> dict[str, list[Path]]:
-    """Return the image files of each class folder, both sorted by name."""
+def class_files(root: Path, name: str) -> dict[str, list[Path]]:
+    """Return the image files of each class folder in ``root``, both sorted by name.
+
+    Args:
+        root: folder of class folders.
+        name: id of the task, for messages.
+
+    Raises:
+        DataError: ``root`` is no folder, or has no class folders or an empty one.
+    """
     if not root.is_dir():
-        raise DataError(f"{root} is not a folder", f"core/images needs {_NEEDS}")
+        raise DataError(f"{root} is not a folder", f"{name} needs {_NEEDS}")
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     files = {folder.name: sorted(path for path in folder.iterdir() if _is_image(path)) for folder in folders}
     if not files:
-        raise DataError(f"{root} has no class folders", f"core/images needs {_NEEDS}")
-    empty = [name for name, paths in files.items() if not paths]
+        raise DataError(f"{root} has no class folders", f"{name} needs {_NEEDS}")
+    empty = [label for label, paths in files.items() if not paths]
     if empty:
         raise DataError(
             f"{root}: no images in {', '.join(map(repr, empty[:5]))}", f"known kinds are {', '.join(sorted(SUFFIXES))}"

@@ -10,6 +10,7 @@ import torch
 
 from qcore.errors import DataError
 from qcore.tasks import Images, ImagesConfig
+from qcore.tasks.images import read_image, read_pixels
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -53,6 +54,19 @@ def test_rows_are_not_swapped_with_columns(tmp_path: Path) -> None:
         Image.fromarray(pixels).save(tmp_path / label / "x.png")
     first = images(tmp_path, size=8).data.inputs[0]
     assert bool((first[:, 0, :] == 1).all()) and bool((first[:, 1:, :] == 0).all())
+
+
+def test_an_image_file_and_its_bytes_give_the_same_pixels(folder: Path) -> None:
+    path = folder / "amber" / "1.jpg"
+    pixels = read_pixels(path, 16, 3)
+    assert pixels.dtype == torch.uint8 and tuple(pixels.shape) == (3, 16, 16)
+    assert read_pixels(path.read_bytes(), 16, 3).equal(pixels)
+    assert read_image(path, 16, 3).equal(pixels / 255)
+
+
+def test_corrupt_bytes_are_named_as_told() -> None:
+    with pytest.raises(DataError, match="image 7 of the pack cannot be read"):
+        read_pixels(b"no image", 8, 3, "image 7 of the pack")
 
 
 def test_a_corrupt_image_is_named(folder: Path) -> None:

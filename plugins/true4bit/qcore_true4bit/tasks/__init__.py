@@ -1,0 +1,1 @@
+"""Image sets that the method is tried on. This package imports no torch until a task is loaded."""

@@ -6,9 +6,9 @@ This module is torch-free: it says what the plugin offers, and the core imports 
 from __future__ import annotations
 
 from qcore.hookspecs import hookimpl
-from qcore.registry import MethodSpec, ModelSpec, QuantizerSpec
+from qcore.registry import MethodSpec, ModelSpec, QuantizerSpec, TaskSpec
 
-__all__ = ["qcore_methods", "qcore_models", "qcore_quantizers"]
+__all__ = ["qcore_methods", "qcore_models", "qcore_quantizers", "qcore_tasks"]
 
 __version__ = "0.1.0"
 
@@ -67,6 +67,44 @@ def qcore_models() -> list[ModelSpec]:
             summary="six 3x3 convolutions with batch norm, one of them with a skip, and a head",
             reference=_PAPER,
             config="qcore_true4bit.models.config:ResNetConfig",
+        ),
+    ]
+
+
+@hookimpl
+def qcore_tasks() -> list[TaskSpec]:
+    """Return the image sets that the method is tried on."""
+    return [
+        TaskSpec(
+            name="cifar10",
+            target="qcore_true4bit.tasks.cifar:Cifar10",
+            config="qcore_true4bit.tasks.config:Cifar10Config",
+            summary="60,000 photographs of 32 x 32 pixels, 10 classes",
+            reference="Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images",
+            needs="the CIFAR-10 archive: --data FILE, or in the folder QCORE_DATA",
+        ),
+        TaskSpec(
+            name="cifar100",
+            target="qcore_true4bit.tasks.cifar:Cifar100",
+            config="qcore_true4bit.tasks.config:Cifar100Config",
+            summary="60,000 photographs of 32 x 32 pixels, 100 classes",
+            reference="Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images",
+            needs="the CIFAR-100 archive: --data FILE, or in the folder QCORE_DATA",
+        ),
+        TaskSpec(
+            name="fashion_mnist",
+            target="qcore_true4bit.tasks.fashion:FashionMnist",
+            config="qcore_true4bit.tasks.config:FashionMnistConfig",
+            summary="70,000 grey pictures of garments of 28 x 28 pixels, 10 classes",
+            reference="Xiao, Rasul and Vollgraf 2017, Fashion-MNIST, arXiv:1708.07747",
+            needs="the four idx files: --data FOLDER, or in the folder QCORE_DATA",
+        ),
+        TaskSpec(
+            name="image_folder",
+            target="qcore_true4bit.tasks.folder:ImageFolder",
+            config="qcore_true4bit.tasks.config:ImageFolderConfig",
+            summary="train/ and test/ folders of class folders, class folders alone, or a packed-JPEG npz",
+            needs="a folder of images or a packed npz: --data PATH",
         ),
     ]
 

@@ -17,7 +17,8 @@ def explain(context: typer.Context, model: ModelFile, backend: Backend = "auto",
     from qcore.nn import explain as explain_model
 
     registry = session_of(context).registry
-    rows = explain_model(load(model, backend=backend, registry=registry)).rows
+    explanation = explain_model(load(model, backend=backend, registry=registry))
+    rows = explanation.rows
     if json:
         print_data(rows)
         return
@@ -29,3 +30,5 @@ def explain(context: typer.Context, model: ModelFile, backend: Backend = "auto",
     refused = {(r["backend"], r["reason"], r["hint"]) for row in rows for r in row["refused"]}
     for name, reason, hint in sorted(refused, key=str):
         show(f"not {name}: {reason}" + (f" ({hint})" if hint else ""))
+    for norm in explanation.norms:
+        show(str(norm))

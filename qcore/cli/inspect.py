@@ -37,6 +37,8 @@ def inspect(context: typer.Context, model: ModelFile, json: Json = False) -> Non
     facts = {key: value for key, value in file.extra.items() if value not in (None, [], {})}
     show("".join(f"{key}: {_short(value)}\n" for key, value in facts.items()).rstrip())
     show(make_table(["packed layer", "weight", "input", "shape"], [_layer(*item) for item in file.layers.items()]))
+    for norm, layer in file.folded.items():
+        show(f"{norm}: batch norm folded into {layer}")
     rows = [(name, t.dtype, _shape(t.shape), f"{t.nbytes:,}") for name, t in file.tensors.items()]
     show(make_table(["tensor", "dtype", "shape", {"header": "bytes", "justify": "right"}], rows))
 
@@ -46,6 +48,7 @@ def _data(file: File, missing: dict[str, str]) -> dict[str, Any]:
         "file": str(file.path),
         "nbytes": file.nbytes,
         **file.header,
+        "folded": file.folded,
         "missing_plugins": missing,
         "tensors": {
             name: {"dtype": tensor.dtype, "shape": list(tensor.shape), "nbytes": tensor.nbytes}

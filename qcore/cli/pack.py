@@ -26,6 +26,9 @@ def pack(
             help="Quantize these layers first, such as 'type:Linear=core/int(bits=4)'; 'none' keeps them; repeatable.",
         ),
     ] = None,
+    fold: Annotated[
+        bool, typer.Option("--fold", help="Fold batch norms into the packed layers that they directly follow.")
+    ] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The new file [MODEL.packed.safetensors].")] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over an existing file.")] = False,
     json: Json = False,
@@ -46,12 +49,16 @@ def pack(
         raise UsageError(
             f"{model} holds no quantized layer", "say how to quantize it, such as --rule 'type:Linear=core/int(bits=8)'"
         )
-    written = save(network, target, metadata={**before.extra, "packed_from": model.name}, registry=registry)
+    metadata = {**before.extra, "packed_from": model.name}
+    written = save(network, target, fold=fold, metadata=metadata, registry=registry)
     after = inspect(written)
     if json:
-        print_data({"file": str(written), "nbytes": after.nbytes, "nbytes_before": before.nbytes})
+        sizes = {"nbytes": after.nbytes, "nbytes_before": before.nbytes}
+        print_data({"file": str(written), **sizes, "folded": after.folded})
         return
     show(f"{written}: {after.nbytes:,} bytes, was {before.nbytes:,} ({before.nbytes / after.nbytes:.2f}×)")
+    if fold:
+        show(f"batch norms folded: {', '.join(after.folded) or 'none (qcore explain says why)'}")
 
 
 def parse_rules(rules: list[str]) -> dict[str, str | None]:

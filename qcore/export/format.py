@@ -3,10 +3,11 @@
 The JSON object holds
 
 ========== ============================================================================================
-format     ``"qcore.model/1"``
+format     ``"qcore.model/1"``; ``"qcore.model/2"`` if a batch norm is folded into a layer
 qcore      version that wrote it
 model      id and config of the registered network, or null
-layers     module path to what a packed layer is made of (quantizers, packed tensor, walk of a convolution)
+layers     module path to what a packed layer is made of (quantizers, packed tensor, walk of a convolution, name of the
+           batch norm beside it that is folded into it)
 plugins    plugin name to its distribution and version: what reading the file needs
 checksums  the 8-byte BLAKE2b of each tensor's bytes in hexadecimal, joined in the order of the sorted names
 extra      what the writer added: task, classes, feature names, arm, ...
@@ -23,11 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from qcore.errors import ModelFileError
-from qcore.export.schema import header_problems
+from qcore.export.schema import FOLDED_FORMAT, FORMAT, header_problems
 
-__all__ = ["FORMAT", "KEY", "ModelFile", "TensorInfo", "checksum", "inspect"]
+__all__ = ["FOLDED_FORMAT", "FORMAT", "KEY", "ModelFile", "TensorInfo", "checksum", "inspect"]
 
-FORMAT = "qcore.model/1"
 KEY = "qcore"
 _DIGITS = 16
 
@@ -66,6 +66,12 @@ class ModelFile:
     def layers(self) -> dict[str, dict[str, Any]]:
         """The packed layers by module path."""
         return self.header["layers"]  # type: ignore[no-any-return]
+
+    @property
+    def folded(self) -> dict[str, str]:
+        """The batch norms that are folded, by module path, with the path of the layer that each is part of."""
+        layers = {path: layer["folded"] for path, layer in self.layers.items() if layer.get("folded") is not None}
+        return {f"{path.rpartition('.')[0]}.{name}".removeprefix("."): path for path, name in layers.items()}
 
     @property
     def plugins(self) -> dict[str, dict[str, str | None]]:
@@ -125,8 +131,9 @@ def inspect(path: str | Path) -> ModelFile:
         raise ModelFileError(
             f"{path} is a safetensors file, but not one that qcore wrote", "qcore.save writes files that it can read"
         ) from None
-    if written != FORMAT:
-        raise ModelFileError(f"{path} has the format {written!r}; this qcore reads {FORMAT}", "upgrade qcore-ml")
+    if written not in (FORMAT, FOLDED_FORMAT):
+        known = f"{FORMAT} and {FOLDED_FORMAT}"
+        raise ModelFileError(f"{path} has the format {written!r}; this qcore reads {known}", "upgrade qcore-ml")
     problems = header_problems(header)
     if problems:
         raise ModelFileError(f"{path}: its header is malformed:\n  " + "\n  ".join(problems))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as from_safetensors
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from qcore.export.build import build_network
 from qcore.export.format import ModelFile, checksum, inspect
 from qcore.export.write import raw_bytes
 from qcore.nn.convert import replace_modules
+from qcore.nn.folding import follower
 from qcore.nn.layers import QuantConv2d, QuantLayer, QuantLinear, make_layer
 from qcore.nn.packed import PackedConv2d, PackedLayer, PackedLinear, walk_of
 from qcore.nn.packing import prepare_layers
@@ -101,6 +103,8 @@ def _make_layers(
         try:
             twin = network.get_submodule(path)
             layers[path] = made.setdefault(id(twin), _make_layer(path, twin, description, tensors, registry))
+            if description.get("folded") is not None:
+                layers[_check_norm(path, network, description)] = nn.Identity()
         except AttributeError:
             problems.append(f"{path}: the network has no such layer")
         except KeyError as error:
@@ -120,13 +124,17 @@ def _make_layer(
         return _with_input(twin, quantizer)
     weight = QTensor.from_parts(_below(f"{prefix}weight_", tensors), description["packed"])
     bias = tensors[f"{prefix}bias"] if description["bias"] else None
-    _check_bias(bias, cast(Tensor | None, twin.bias))
-    if description["kind"] == "linear":
-        return PackedLinear(weight, bias, quantizer, description["weight"] or {})
+    _check_bias(bias, cast(Tensor | None, twin.bias), weight.shape)
+    common = (weight, bias, quantizer, description["weight"] or {})
+    layer = PackedLinear(*common) if description["kind"] == "linear" else PackedConv2d(*common, *_walk(description))
+    layer.folded = description.get("folded")
+    return layer
+
+
+def _walk(description: Mapping[str, Any]) -> tuple[Conv2dShape, str, tuple[int, ...]]:
     walk = description["conv"]
     shape = Conv2dShape(tuple(walk["stride"]), tuple(walk["padding"]), tuple(walk["dilation"]), walk["groups"])
-    padding = (walk["padding_mode"], tuple(walk["reversed_padding"]))
-    return PackedConv2d(weight, bias, quantizer, description["weight"] or {}, shape, *padding)
+    return shape, walk["padding_mode"], tuple(walk["reversed_padding"])
 
 
 def _check_twin(twin: nn.Module, description: Mapping[str, Any]) -> None:
@@ -137,15 +145,30 @@ def _check_twin(twin: nn.Module, description: Mapping[str, Any]) -> None:
     stored = description["packed"]
     if stored is not None and list(twin.weight.shape) != stored["shape"]:
         raise ModelFileError(f"weight {stored['shape']} in the file, {list(twin.weight.shape)} in the network")
-    if (twin.bias is not None) != description["bias"]:
+    own = twin.bias is not None or description.get("folded") is not None  # a batch norm brings a bias
+    if own != description["bias"]:
         raise ModelFileError(f"bias: {description['bias']} in the file, {twin.bias is not None} in the network")
     if isinstance(twin, _CONV2D) and stored is not None and walk_of(twin) != description["conv"]:
         raise ModelFileError(f"it walks as {description['conv']} in the file, as {walk_of(twin)} in the network")
 
 
-def _check_bias(stored: Tensor | None, twin: Tensor | None) -> None:
-    if stored is not None and twin is not None and (stored.shape != twin.shape or not stored.is_floating_point()):
-        raise ModelFileError(f"bias {list(stored.shape)} {stored.dtype} in the file, {list(twin.shape)} in the network")
+def _check_bias(stored: Tensor | None, twin: Tensor | None, weight: torch.Size) -> None:
+    wanted = weight[:1] if twin is None else twin.shape
+    if stored is not None and (stored.shape != wanted or not stored.is_floating_point()):
+        raise ModelFileError(f"bias {list(stored.shape)} {stored.dtype} in the file, {list(wanted)} in the network")
+
+
+def _check_norm(path: str, network: nn.Module, description: Mapping[str, Any]) -> str:
+    """Return the path in ``network`` of the batch norm that is folded into the layer at ``path``.
+
+    Raises:
+        ModelFileError: no batch norm of that name directly follows that layer, nor the place of one that was folded.
+    """
+    norm = follower(network, path)
+    name, kinds = description["folded"], (nn.BatchNorm1d, nn.BatchNorm2d, nn.Identity)
+    if norm is None or norm.rpartition(".")[2] != name or not isinstance(network.get_submodule(norm), kinds):
+        raise ModelFileError(f"the batch norm {name} folded into it in the file, which is not behind it in the network")
+    return norm
 
 
 def _input_quantizer(

@@ -6,7 +6,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-__all__ = ["header_problems"]
+__all__ = ["FOLDED_FORMAT", "FORMAT", "header_problems"]
+
+FORMAT = "qcore.model/1"
+FOLDED_FORMAT = "qcore.model/2"
+"""As the first, with ``folded`` in at least one layer: a reader of the first would expect the batch norm's tensors."""
 
 _Count = Annotated[int, Field(ge=0, le=1 << 48)]
 _Pair = Annotated[list[_Count], Field(min_length=2, max_length=2)]
@@ -53,6 +57,7 @@ class _Layer(_Part):
     bias: bool
     input: dict[str, Any] | None
     conv: _Walk | None = None
+    folded: Annotated[str, Field(pattern=r"^[^.]+$")] | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -60,6 +65,8 @@ class _Layer(_Part):
             raise ValueError("a packed convolution says how it walks, and no other layer does")
         if self.packed is None and self.input is None:
             raise ValueError("a layer is packed, or has a quantized input, or both")
+        if self.folded is not None and (self.packed is None or not self.bias):
+            raise ValueError("a batch norm is folded into packed layers, which have a bias then")
         return self
 
 
@@ -76,6 +83,13 @@ class _Header(_Part):
     plugins: dict[_Name, _Origin]
     checksums: str = Field(pattern=r"^([0-9a-f]{16})*$")
     extra: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _says_what_is_folded(self) -> Self:
+        folded = any(layer.folded is not None for layer in self.layers.values())
+        if folded != (self.format == FOLDED_FORMAT):
+            raise ValueError(f"files with folded batch norms have the format {FOLDED_FORMAT}, and no others")
+        return self
 
 
 def header_problems(header: object) -> list[str]:

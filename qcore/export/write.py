@@ -15,8 +15,9 @@ from torch import Tensor, nn
 import qcore
 from qcore.errors import ModelFileError
 from qcore.export.atomic import atomic_write
-from qcore.export.format import FORMAT, KEY, checksum
+from qcore.export.format import FOLDED_FORMAT, FORMAT, KEY, checksum
 from qcore.nn.convert import replace_modules
+from qcore.nn.folding import fold_norms
 from qcore.nn.layers import QuantConv2d, QuantLayer
 from qcore.nn.models import architecture_of
 from qcore.nn.packed import PackedLayer
@@ -28,7 +29,12 @@ __all__ = ["raw_bytes", "save", "to_bytes"]
 
 
 def save(
-    model: nn.Module, path: str | Path, *, metadata: Mapping[str, Any] | None = None, registry: Registry | None = None
+    model: nn.Module,
+    path: str | Path,
+    *,
+    fold: bool = False,
+    metadata: Mapping[str, Any] | None = None,
+    registry: Registry | None = None,
 ) -> Path:
     """Write ``model`` to ``path``, whole or not at all.
 
@@ -38,6 +44,7 @@ def save(
     Args:
         model: a float, quantized or packed model.
         path: the file, by custom ``model.safetensors``.
+        fold: fold batch norms into the packed layers before them, see :func:`qcore.pack`.
         metadata: JSON data to keep with it, such as classes and feature names.
         registry: where versions of plugins are looked up; None for the default framework's.
 
@@ -50,21 +57,29 @@ def save(
         QuantizationError: a weight holds NaN or infinity.
         CalibrationError: an input's static range was never set.
     """
-    return atomic_write(Path(path), to_bytes(model, metadata=metadata, registry=registry))
+    return atomic_write(Path(path), to_bytes(model, fold=fold, metadata=metadata, registry=registry))
 
 
-def to_bytes(model: nn.Module, *, metadata: Mapping[str, Any] | None = None, registry: Registry | None = None) -> bytes:
+def to_bytes(
+    model: nn.Module,
+    *,
+    fold: bool = False,
+    metadata: Mapping[str, Any] | None = None,
+    registry: Registry | None = None,
+) -> bytes:
     """Return the file that :func:`save` would write."""
     registry = registry or default().registry
-    if any(isinstance(layer, QuantLayer) and layer.weight_quantizer is not None for layer in model.modules()):
+    if fold or any(isinstance(layer, QuantLayer) and layer.weight_quantizer is not None for layer in model.modules()):
         model = copy.deepcopy(model).eval()
-        model = replace_modules(model, packed_layers(model))
+        packed = packed_layers(model)
+        model = replace_modules(model, fold_norms(model, packed) if fold else packed)
     tensors = {name: _stored(name, value) for name, value in model.state_dict().items()}
+    layers = {path: _description(path, layer) for path, layer in _layers(model)}
     header = {
-        "format": FORMAT,
+        "format": FOLDED_FORMAT if any("folded" in layer for layer in layers.values()) else FORMAT,
         "qcore": qcore.__version__,
         "model": _architecture(model),
-        "layers": {path: _description(path, layer) for path, layer in _layers(model)},
+        "layers": layers,
         "plugins": _plugins(model, registry),
         "checksums": "".join(checksum(raw_bytes(tensors[name])) for name in sorted(tensors)),
         "extra": dict(metadata or {}),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from qcore.backends.base import Kernel, KernelRequest
 from qcore.backends.choice import BackendChoice, Candidate, choose
-from qcore.errors import CalibrationError
+from qcore.errors import CalibrationError, UsageError
 from qcore.nn.layers import QuantConv2d, QuantLayer, conv_shape, encode_input, pad_input
 from qcore.quantizers.base import Quantizer
 from qcore.tensor import QTensor
@@ -43,6 +43,7 @@ class PackedLayer(nn.Module):
         bias: float (out,), or None.
         input_quantizer: Quantizer or None (weight-only).
         weight_spec: id and config of the quantizer that made the weight, for the record.
+        folded: name, beside the layer, of the batch norm that is part of its scales and bias; None for none.
         choice: the backend and kernel that run the layer.
     """
 
@@ -54,6 +55,7 @@ class PackedLayer(nn.Module):
         super().__init__()
         self.input_quantizer = input
         self.weight_spec = dict(weight_spec)
+        self.folded: str | None = None
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
         self._metadata = weight.metadata()
         for name, tensor in weight.tensors().items():
@@ -118,13 +120,18 @@ class PackedLayer(nn.Module):
             "packed": self.weight.metadata(),
             "bias": self.bias is not None,
             "input": None if quantizer is None else quantizer.describe(),
-        }
+        } | ({} if self.folded is None else {"folded": self.folded})
+
+    def like(self, weight: QTensor, bias: Tensor | None) -> Self:
+        """Return such a layer of another ``weight`` and ``bias``; its kernel is not chosen."""
+        return type(self)(weight, bias, self.input_quantizer, self.weight_spec)
 
     def extra_repr(self) -> str:
         """Return shape, bits and backend."""
         weight = self.weight
         backend = "no backend yet" if self.choice is None else self.choice.backend
-        return f"{tuple(weight.shape)}, {weight.effective_bits:.3g} bits a weight, {backend}"
+        folded = "" if self.folded is None else f", batch norm {self.folded} folded"
+        return f"{tuple(weight.shape)}, {weight.effective_bits:.3g} bits a weight{folded}, {backend}"
 
     def run(self, x: Tensor) -> Tensor:
         """Call the kernel on a layer's input."""
@@ -170,9 +177,22 @@ class PackedLinear(PackedLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., out_features)."""
-        if self._coded_input or self.choice is None:
+        if self._coded_input or self.folded is not None or self.choice is None:
             return self.run(x)
         return self.choice.kernel.call(x)  # as run(), without its call, which a small layer at batch 1 feels
+
+    def run(self, x: Tensor) -> Tensor:
+        """Call the kernel on (..., in_features).
+
+        Raises:
+            UsageError: a batch norm is folded into the layer, and would take the second of three axes, not the last.
+        """
+        if self.folded is not None and x.dim() > 2:
+            raise UsageError(
+                f"a linear layer with a batch norm folded into it takes (rows, features), not {tuple(x.shape)}",
+                "pack without fold=True",
+            )
+        return super().run(x)
 
 
 class PackedConv2d(PackedLayer):
@@ -207,6 +227,11 @@ class PackedConv2d(PackedLayer):
     def describe(self) -> dict[str, Any]:
         """Return what a file says of the layer, as plain JSON data."""
         return super().describe() | {"conv": walk_of(self)}
+
+    def like(self, weight: QTensor, bias: Tensor | None) -> Self:
+        """Return such a layer of another ``weight`` and ``bias``; its kernel is not chosen."""
+        walk = (self.shape, self.padding_mode, tuple(self.reversed_padding))
+        return type(self)(weight, bias, self.input_quantizer, self.weight_spec, *walk)
 
 
 def walk_of(layer: nn.Conv2d | QuantConv2d | PackedConv2d) -> dict[str, Any]:

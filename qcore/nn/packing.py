@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
 from qcore.backends.choice import Candidate, find_backends, report_fallback
 from qcore.nn.convert import replace_modules
+from qcore.nn.folding import Norm, batch_norms, fold_norms
 from qcore.nn.layers import QuantLayer
 from qcore.nn.packed import PackedLayer, pack_layer
 from qcore.nn.plan.compile import Plan
@@ -19,7 +20,12 @@ __all__ = ["Explanation", "explain", "pack", "packed_layers", "prepare_layers"]
 
 
 def pack(
-    model: nn.Module, backend: str = "auto", *, inplace: bool = False, registry: Registry | None = None
+    model: nn.Module,
+    backend: str = "auto",
+    *,
+    fold: bool = False,
+    inplace: bool = False,
+    registry: Registry | None = None,
 ) -> nn.Module:
     """Return ``model`` in eval mode with the weights of its quantized layers packed and their kernels chosen.
 
@@ -30,6 +36,8 @@ def pack(
         model: a model that ``qcore.quantize`` made; left alone unless ``inplace``. Layers whose weight has no quantizer
             stay as they are; layers that are packed already get their kernels chosen anew.
         backend: a backend's name, or ``"auto"`` for the best that can; ``QCORE_BACKEND`` overrides ``"auto"``.
+        fold: make each batch norm that directly follows a packed layer in an ``nn.Sequential`` part of that layer; the
+            outputs then differ from ``model.eval()`` by float rounding, see :func:`qcore.nn.folding.fold_norms`.
         inplace: change ``model`` itself, to save memory.
         registry: where backends are looked up; None for the default framework's.
 
@@ -40,10 +48,12 @@ def pack(
     """
     candidates, forced = find_backends(backend, registry)
     model = (model if inplace else copy.deepcopy(model)).eval()
-    layers = packed_layers(model)
-    standing = [layer for layer in model.modules() if isinstance(layer, PackedLayer)]
-    _prepare([*dict.fromkeys(layers.values()), *standing], candidates, forced=forced)
-    return replace_modules(model, layers)
+    packed = packed_layers(model)
+    made = fold_norms(model, packed) if fold else dict[str, nn.Module](packed)
+    standing = [layer for path, layer in model.named_modules() if path not in made]
+    found = dict.fromkeys(layer for layer in (*made.values(), *standing) if isinstance(layer, PackedLayer))
+    _prepare(list(found), candidates, forced=forced)
+    return replace_modules(model, made)
 
 
 def packed_layers(model: nn.Module) -> dict[str, PackedLayer]:
@@ -77,16 +87,18 @@ class Explanation:
     Attributes:
         rows: one a layer: ``layer``, ``op``, ``bits``, ``backend``, ``kernel``, ``bound``, and ``refused``, a list of
             ``{"backend", "reason", "hint"}`` of the backends of higher priority that do not run it.
+        norms: the batch norms of a packed model: which are folded, and why the others stay.
     """
 
     rows: list[dict[str, Any]]
+    norms: list[Norm] = field(default_factory=list)
 
     def __str__(self) -> str:
         if not self.rows:
             return "no packed layer: call qcore.pack(model) first"
         lines = [_line(row) for row in self.rows]
         reasons = {f"  not {r['backend']}: {r['reason']}" for row in self.rows for r in row["refused"]}
-        return "\n".join([*lines, *sorted(reasons)])
+        return "\n".join([*lines, *sorted(reasons), *map(str, self.norms)])
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -97,7 +109,8 @@ def _line(row: dict[str, Any]) -> str:
 def explain(model: nn.Module) -> Explanation:
     """Return what runs each quantized or packed layer of ``model``, and why each better backend was refused.
 
-    Of a plan, each step: ``op`` names what is fused into it.
+    Of a packed model, also which batch norms are folded into the layers before them, and why the others are not. Of a
+    plan, each step: ``op`` names what is fused into it.
     """
     rows = []
     for path, layer in model.named_modules():
@@ -107,7 +120,8 @@ def explain(model: nn.Module) -> Explanation:
             rows.append(_packed_row(path, layer))
         elif isinstance(layer, QuantLayer):
             rows.append(_row(path, type(layer).__name__, "-", "none", "fake-quantized, not packed", 0.0, []))
-    return Explanation(rows)
+    packed = any(isinstance(layer, PackedLayer) for layer in model.modules())
+    return Explanation(rows, batch_norms(model) if packed else [])
 
 
 def _packed_row(path: str, layer: PackedLayer) -> dict[str, Any]:

@@ -173,6 +173,26 @@ def test_pack_makes_a_smaller_file_that_gives_predictions(qcore, finished, table
     assert qcore(*words, "--force").exit_code == 0
 
 
+def test_pack_folds_batch_norms_and_says_which(qcore, tmp_path):
+    import torch
+
+    from qcore.export import save
+    from qcore.nn import build_model
+
+    config = {"in_channels": 1, "out_features": 2, "image_size": 8, "width": 4, "blocks": 1}
+    model = build_model("core/cnn", config, torch.Generator().manual_seed(0)).eval()
+    floats = save(model, tmp_path / "cnn.safetensors")
+    out = tmp_path / "folded.safetensors"
+    words = ("pack", floats, "--rule", "features.0=core/int(bits=4)", "--out", out, "--fold")
+    assert "batch norms folded: features.1" in qcore(*words).stdout
+    assert json.loads(qcore(*words, "--force", "--json").stdout)["folded"] == {"features.1": "features.0"}
+    assert "features.1: batch norm folded into features.0" in qcore("inspect", out).stdout
+    assert json.loads(qcore("inspect", out, "--json").stdout)["folded"] == {"features.1": "features.0"}
+    told = qcore("explain", out).stdout
+    assert "features.1: batch norm folded into features.0" in told
+    assert "features.4: batch norm stays: it does not directly follow a packed" in told
+
+
 @pytest.mark.parametrize(
     ("rules", "message"),
     [

@@ -83,12 +83,14 @@ class PackedStep(Step):
         kernel: what runs it outside of plans; made when the model was packed.
         norm: the batch norm that follows, or None.
         relu: whether a ReLU follows.
+        vectors: whether samples are (features,) alone: a batch norm is part of the layer, which goes along axis 1.
     """
 
     request: KernelRequest
     kernel: Kernel
     norm: BatchNorm | None = None
     relu: bool = False
+    vectors: bool = False
 
     @property
     def bound(self) -> float:
@@ -106,8 +108,8 @@ class PackedStep(Step):
         wanted = self.request.weight_shape
         conv = self.request.conv
         if conv is None:
-            if shape[-1] != wanted[1]:
-                raise mismatch(self, f"{wanted[1]} features", shape)
+            if shape[-1] != wanted[1] or self.vectors and len(shape) > 1:
+                raise mismatch(self, f"(rows, {wanted[1]})" if self.vectors else f"{wanted[1]} features", shape)
             out: Shape = (*shape[:-1], wanted[0])
         else:
             out = _convolved(self, wanted, conv, shape)

@@ -104,7 +104,8 @@ class PlanBuilder(Builder):
         if request.coded_input:
             hint = f"use an input quantizer such as core/int instead of {type(layer.input_quantizer).__name__}"
             raise self.refuse("its input quantizer is code, not data", hint)
-        return self._add(PackedStep(*self._at(x), request, layer.choice.kernel))
+        vectors = layer.conv is None and layer.folded is not None
+        return self._add(PackedStep(*self._at(x), request, layer.choice.kernel, vectors=vectors))
 
     def linear(self, x: Value, weight: Tensor, bias: Tensor | None = None, *, precise: bool = False) -> Value:
         """Add ``x W^T + b``, in float64 if ``precise``."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from qcore.export.write import to_bytes
 from qcore.methods import Claim, MissingEvidenceError, Verdict
 from qcore.methods.claim_library import better, equivalence, packed_equals_eval, size_ratio
 from qcore.tensor import QTensor
@@ -50,7 +51,9 @@ def list_claims() -> list[Claim]:
         better("beats_dorefa4", PAPER, "dorefa4", metric="accuracy", family="quality"),
         better("beats_lsq4", PAPER, "lsq4", metric="accuracy", family="quality"),
         better("beats_ptq4", PAPER, "ptq4", metric="accuracy", family="quality"),
-        Claim("codes_are_8_times_smaller", "the codes alone take an eighth of the float weights", "size", _codes),
+        Claim(
+            "codes_are_8_times_smaller", "the codes alone, two a byte, take an eighth of the weights", "size", _codes
+        ),
         size_ratio(
             "file_is_7_8_times_smaller",
             PAPER,
@@ -72,7 +75,9 @@ def observe_codes(model: nn.Module, registry: Registry | None = None) -> dict[st
     """Return what claims need to know of the quantized layers of ``model``; nothing if it has none.
 
     ``levels_least``, ``levels_most``: of the layers; ``top_least``, ``top_most``: of their largest codes; ``entropy``:
-    bits of a code, mean over weights; ``codes_nbytes``: of the packed codes alone; ``weights``: how many there are.
+    bits of a code, mean over weights; ``codes_nbytes``: of the packed codes alone; ``half_bytes``: how many whole
+    bytes so many half bytes a row fill; ``weights``: how many there are;
+    ``folded_nbytes``: of the model's file with its batch norms folded.
     """
     layers = observe_layers(model)
     if not layers:
@@ -88,7 +93,9 @@ def observe_codes(model: nn.Module, registry: Registry | None = None) -> dict[st
         "top_most": max(tops),
         "entropy": float(np.average(entropies, weights=counts)),
         "codes_nbytes": float(sum(block.data.numel() for qtensor in packed for block in qtensor.blocks)),
+        "half_bytes": float(sum(qtensor.rows * -(-qtensor.cols // 2) for qtensor in packed)),
         "weights": float(sum(counts)),
+        "folded_nbytes": float(len(to_bytes(model, fold=True, registry=registry))),
     }
 
 
@@ -130,11 +137,11 @@ def _most(evidence: Evidence) -> Verdict:
 
 
 def _codes(evidence: Evidence) -> Verdict:
-    ratio = float((4 * _observed(evidence, "weights") / _observed(evidence, "codes_nbytes")).min())
+    nbytes = _observed(evidence, "codes_nbytes")
     return Verdict(
-        verdict="holds" if ratio >= 8 else "fails",
-        value=ratio,
-        test="4 bytes a weight over the packed codes, scales and all else left out; rows are whole bytes",
+        verdict="holds" if bool((nbytes == _observed(evidence, "half_bytes")).all()) else "fails",
+        value=float((4 * _observed(evidence, "weights") / nbytes).min()),
+        test="half a byte a code, each row rounded up to whole bytes; scales and all else left out",
     )
 
 

@@ -30,7 +30,7 @@ class True4BitConfig(MethodConfig):
         checkpoint: the weights that count: those of the last epoch, or of the best by validation score.
     """
 
-    epochs: int = Field(default=30, ge=1, description="epochs of the main phase")
+    epochs: int = Field(default=20, ge=1, description="epochs of the main phase; the paper has 100 to 150")
     batch_size: int = Field(default=128, ge=1, description="samples a step")
     lr: float = Field(default=1e-3, gt=0, description="learning rate of AdamW at the beginning")
     weight_decay: float = Field(default=5e-4, ge=0, description="decoupled weight decay, on all parameters")

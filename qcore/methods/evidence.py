@@ -34,6 +34,7 @@ class Evidence:
         data: the ``result.json`` data of every job.
         sizes: samples in the training and in the test part, means over the folds.
         load_samples: ``(arm, fold, seed)`` to that job's per-sample arrays.
+        load_history: the same to the rows of its history, one an epoch.
         seed: seeds ``generator``.
     """
 
@@ -45,6 +46,7 @@ class Evidence:
     data: Sequence[Mapping[str, Any]]
     sizes: tuple[int, int]
     load_samples: Callable[[str, int, int], Mapping[str, Array]]
+    load_history: Callable[[str, int, int], Sequence[Mapping[str, Any]]] = lambda arm, fold, seed: ()
     seed: int = 0
     _index: dict[tuple[str, int, int], Mapping[str, Any]] = field(init=False, repr=False, compare=False)
 
@@ -91,6 +93,10 @@ class Evidence:
         parts = [self.load_samples(arm, row["fold"], row["seed"]) for row in self.results(arm)]
         keys = [key for key in parts[0] if all(key in part for part in parts)] if parts else []
         return {key: np.concatenate([np.asarray(part[key]) for part in parts]) for key in keys}
+
+    def histories(self, arm: str) -> list[Sequence[Mapping[str, Any]]]:
+        """Return the history of each job of ``arm``, by seed, then by fold; see ``qcore.training.History``."""
+        return [self.load_history(arm, row["fold"], row["seed"]) for row in self.results(arm)]
 
     def size(self, arm: str, key: str) -> float:
         """Return the mean over jobs of a size of ``arm``, such as ``weight_nbytes`` or ``effective_bits``."""

@@ -150,6 +150,7 @@ class Run:
             data=results,
             sizes=(train, test),
             load_samples=self.samples,
+            load_history=self.history,
             seed=record["seeds"][0],
         )
 

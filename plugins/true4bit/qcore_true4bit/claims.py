@@ -51,9 +51,7 @@ def list_claims() -> list[Claim]:
         better("beats_dorefa4", PAPER, "dorefa4", metric="accuracy", family="quality"),
         better("beats_lsq4", PAPER, "lsq4", metric="accuracy", family="quality"),
         better("beats_ptq4", PAPER, "ptq4", metric="accuracy", family="quality"),
-        Claim(
-            "codes_are_8_times_smaller", "codes alone, two a byte, take an eighth of the weights", "size", _codes
-        ),
+        Claim("codes_are_8_times_smaller", "codes alone, two a byte, take an eighth of the weights", "size", _codes),
         size_ratio(
             "file_is_7_8_times_smaller",
             PAPER,

@@ -13,12 +13,14 @@ from qcore_true4bit.clip import SoftClip
 from qcore_true4bit.config import True4BitConfig
 from qcore_true4bit.observe import watch_layers
 from qcore_true4bit.schedule import PAPER_HALF_PERIOD, EpochCosine
+from qcore_true4bit.sections import make_sections
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from qcore.methods import Claim
+    from qcore.methods import Claim, Evidence
+    from qcore.runs.report import Section
     from qcore.tasks import Task
 
 __all__ = ["True4Bit"]
@@ -125,6 +127,10 @@ class True4Bit(Method):
     def claims(self) -> list[Claim]:
         """Return the paper's statements, and those it should have been asked."""
         return list_claims()
+
+    def sections(self, evidence: Evidence) -> list[Section]:
+        """Return what became of the codes from epoch to epoch."""
+        return make_sections(evidence)
 
     def _rules(self, model: nn.Module, arm: Arm) -> dict[str, Any]:
         from torch import nn

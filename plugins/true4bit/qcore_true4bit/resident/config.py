@@ -21,11 +21,13 @@ class ResidentConfig(BaseModel):
         eps: added, squared, to the squared gradient.
         clip: largest norm of one layer's weight gradient, or None. There is no norm over all layers: a layer's gradient
             is gone before the next one's is known.
-        soft_clip: the ``a`` of ``a tanh(w / a)``, applied to the target value of each update, or None.
+        soft_clip: the ``a`` of ``a tanh(w / a)``, applied to the target value of each update, or None. It does not
+            fall with the learning rate. Where the scale follows the largest weight, scale and weights shrink together;
+            here the scale stays and codes shrink, which costs levels, so weight decay is the better bound.
         scale: first scale of a row, from its float weights: ``mean``, LSQ's ``2 mean|w| / sqrt(7)``, or ``mse``, the
             one of least squared error.
-        unit: what the learning rate is a step of: ``weight``, as in Adam, or ``code``, so that every layer turns at
-            the same rate whatever its scale is.
+        unit: what the learning rate is a step of: ``code``, so that every layer turns at the same rate whatever
+            its scale is, or ``weight``, as in Adam.
         start: how float weights become the first codes.
         learn_scale: whether the rows' scales are trained, by the optimizer of the model's parameters.
     """
@@ -37,8 +39,8 @@ class ResidentConfig(BaseModel):
     betas: tuple[float, float] = Field(default=(0.9, 0.999), description="decay of the moments")
     eps: float = Field(default=1e-8, gt=0, description="added, squared, to the squared gradient")
     clip: float | None = Field(default=None, gt=0, description="largest norm of a layer's weight gradient")
-    soft_clip: float | None = Field(default=3.0, gt=0, description="a of the soft clip a tanh(w / a)")
+    soft_clip: float | None = Field(default=None, gt=0, description="a of the soft clip a tanh(w / a)")
     scale: Literal["mean", "mse"] = Field(default="mse", description="first scale of a row")
-    unit: Literal["weight", "code"] = Field(default="weight", description="what the learning rate is in units of")
+    unit: Literal["code", "weight"] = Field(default="code", description="what the learning rate is a step of")
     start: Literal["nearest", "stochastic"] = Field(default="nearest", description="rounding of the first codes")
     learn_scale: bool = Field(default=True, description="train the rows' scales")

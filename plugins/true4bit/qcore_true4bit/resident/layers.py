@@ -64,7 +64,7 @@ class ResidentLayer(nn.Module, ABC):
         residual = torch.zeros(self.rows, self.cols, dtype=torch.int8) if config.residual else None
         self.register_buffer("residual", residual, persistent=False)
         self.moments = make_moments(self.rows, self.cols, config)
-        self.lr, self.weight_decay = 1e-3, 0.0
+        self.lr, self.weight_decay = 0.1 if config.unit == "code" else 1e-3, 0.0
         self.generator: torch.Generator | None = None
         self.tensor_name = "weight"
         self.version = 0

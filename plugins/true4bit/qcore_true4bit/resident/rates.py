@@ -28,9 +28,11 @@ class ResidentRates:
     """Sets the rates of each step: a ``Phase.before_step``.
 
     Attributes:
-        lr: learning rate before the schedule, in units of the weights, as Adam's.
-        schedule: maps ``Progress.fraction`` to a multiplier of ``lr``, or None.
-        weight_decay: decoupled, as AdamW's.
+        lr: learning rate before the schedule, in the unit of :class:`ResidentConfig`.
+        schedule: maps ``Progress.fraction`` to a multiplier of ``lr``, or None. Without a residual it is to end near 0:
+            rounding is noise that falls with the rate alone.
+        weight_decay: decoupled, as AdamW's: the share ``lr * weight_decay`` of each code a step. Rounding makes codes
+            spread to the ends of their range in a long training, and this draws them back.
     """
 
     lr: float

@@ -72,10 +72,7 @@ def _target(layer: ResidentLayer, rows: slice, direction: Tensor, scale: Tensor)
     target = unpack_codes(layer.codes[rows], layer.cols)
     if layer.residual is not None:
         target = target.add_(layer.residual[rows].to(torch.float32).mul_(1 / RESIDUAL_STEPS))
-    target = torch.sub(
-        target.mul_(1 - layer.lr * layer.weight_decay),
-        direction.mul_(layer.lr / scale if layer.config.unit == "weight" else layer.lr),
-        out=direction,
-    )
+    direction.mul_(layer.lr if layer.config.unit == "code" else layer.lr / scale)
+    target = torch.sub(target.mul_(1 - layer.lr * layer.weight_decay), direction, out=direction)
     bound = layer.config.soft_clip
     return target if bound is None else target.mul_(scale / bound).tanh_().mul_(bound / scale)

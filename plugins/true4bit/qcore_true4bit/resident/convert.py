@@ -93,7 +93,7 @@ def harden(model: nn.Module, *, inplace: bool = False) -> Hardened:
 
 def _float_layer(layer: ResidentLayer) -> nn.Module:
     made = _empty_linear(layer) if isinstance(layer, ResidentLinear) else _empty_conv2d(cast(ResidentConv2d, layer))
-    made.weight = nn.Parameter(layer.weight_values())
+    made.weight = nn.Parameter(layer.weight_values().contiguous())
     if layer.bias is not None:
         made.bias = layer.bias
     return made.train(layer.training)

@@ -36,8 +36,9 @@ class ResidentLayer(nn.Module, ABC):
         log_gain: float32 (rows,), a parameter: ``scale = first_scale * exp(log_gain)``. So a step of Adam changes a
             scale by a share, however small the scale is, a scale stays above zero, and weight decay leads to the first.
         bias: float32 (rows,), a parameter, or None.
-        residual: int8 (rows, cols), or None; not part of a model's file, as are the moments.
-        moments: what the update rule remembers of past gradients.
+        residual: int8 (rows, cols), or None: what rounding left of each weight, in 1/256 of its scale.
+        moments: what the update rule remembers of past gradients. Neither moments nor residual are part of a model's
+            file or come back with the best epoch's weights: they are of the last step.
         lr, weight_decay: of the next update; at ``lr = 0`` codes, residual and moments stay as they are.
         generator: what rounding draws from; None: one of its own, of seed 0, is made on first use.
         tensor_name: what errors call the weight.

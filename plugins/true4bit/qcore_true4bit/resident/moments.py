@@ -16,7 +16,7 @@ from qcore_true4bit.resident.blocks import (
 )
 from qcore_true4bit.resident.config import ResidentConfig
 
-__all__ = ["ByteMoments", "FactoredMoments", "FloatMoments", "Moments", "make_moments"]
+__all__ = ["ByteMoments", "FactoredMoments", "FloatMoments", "Moments", "Squares", "make_moments"]
 
 
 class Moments(nn.Module, ABC):

@@ -29,7 +29,7 @@ def resident_operation(layer: ResidentLayer, x: Tensor) -> Tensor:
     Source: Esser et al. 2019, arXiv:1902.08153, sections 2.1 and 2.2.
     """
     if not torch.is_grad_enabled():
-        return layer.apply_weight(x, layer.weight_values(x.dtype), layer.bias)
+        return _output(layer, x, layer.bias)
     # Without it a layer whose input and parameters need no gradient would have no backward pass.
     anchor = torch.empty(0, device=x.device, requires_grad=layer.training)
     return cast(Tensor, _Resident.apply(x, layer.log_gain, layer.bias, anchor, layer))  # type: ignore[no-untyped-call]
@@ -42,27 +42,32 @@ class _Resident(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x)
         ctx.layer, ctx.version, ctx.trains = layer, layer.version, layer.training and layer.lr != 0
-        return layer.apply_weight(x, layer.weight_values(x.dtype), bias)
+        return _output(layer, x, bias)
 
     @staticmethod
     def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         (x,), layer = ctx.saved_tensors, cast("ResidentLayer", ctx.layer)
+        gradient = given[0].to(x.dtype)  # of another type where autocast chose the output's
         if ctx.version != layer.version:
             raise UsageError(
                 f"the codes of {layer.tensor_name} changed between its forward and its backward pass",
                 "a resident layer is used once in a forward pass, and its backward pass is run once",
             )
         wants_input, wants_scale, wants_bias = ctx.needs_input_grad[:3]
-        dx = layer.input_gradient(given[0], x, layer.weight_values(x.dtype)) if wants_input else None
+        dx = layer.input_gradient(gradient, x, layer.weight_values(x.dtype)) if wants_input else None
         if not (wants_scale or wants_bias or ctx.trains):
             return dx, None, None, None, None
-        dw, db = layer.weight_gradient(given[0], x, bias=wants_bias)
+        dw, db = layer.weight_gradient(gradient, x, bias=wants_bias)
         matrix = dw.flatten(1).to(torch.float32)
         dscale = _scale_gradient(layer, matrix) if wants_scale else None
         if ctx.trains:
             layer.version += 1
             update(layer, _averaged(matrix))
         return dx, dscale, db, None, None
+
+
+def _output(layer: ResidentLayer, x: Tensor, bias: Tensor | None) -> Tensor:
+    return layer.apply_weight(x, layer.weight_values(x.dtype), None if bias is None else bias.to(x.dtype))
 
 
 def _scale_gradient(layer: ResidentLayer, gradient: Tensor) -> Tensor:

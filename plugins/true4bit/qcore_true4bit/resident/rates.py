@@ -25,7 +25,7 @@ def set_rates(model: nn.Module, *, lr: float, weight_decay: float = 0.0) -> None
 
 @dataclass(frozen=True)
 class ResidentRates:
-    """Sets the rates of each step: a ``Phase.before_step``.
+    """Sets the rates of each step: a ``Phase.before_step``. The defaults are for rates in units of codes.
 
     Attributes:
         lr: learning rate before the schedule, in the unit of :class:`ResidentConfig`.
@@ -35,9 +35,9 @@ class ResidentRates:
             spread to the ends of their range in a long training, and this draws them back.
     """
 
-    lr: float
+    lr: float = 0.3
     schedule: Callable[[float], float] | None = None
-    weight_decay: float = 0.0
+    weight_decay: float = 0.02
 
     def __call__(self, model: nn.Module, progress: Progress) -> None:
         """Set the rates of the step at ``progress``."""

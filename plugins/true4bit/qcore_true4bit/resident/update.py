@@ -43,13 +43,14 @@ def update(layer: ResidentLayer, gradient: Tensor) -> None:
         q = clamp(round(t), -7, 7),  e = stochastic(256 (t - q))         # with it, e in -128..127
 
     Raises:
-        QuantizationError: the gradient holds NaN or infinity; nothing has changed then.
+        QuantizationError: the gradient holds NaN or infinity, or its squares overflow; nothing has changed then.
     """
     chunks = chunks_of(gradient)
     squares = Squares(gradient, chunks)
     if not squares.norm < float("inf"):
         raise QuantizationError(
-            f"the gradient of {layer.tensor_name} holds NaN or infinity", "lower the learning rate, or set 'clip'"
+            f"the gradient of {layer.tensor_name} holds NaN, infinity, or what float32 cannot square",
+            "lower the learning rate, or set 'clip'",
         )
     clip = layer.config.clip
     factor = 1.0 if clip is None else min(1.0, clip / max(squares.norm, 1e-30))

@@ -60,6 +60,7 @@ def test_hardened_outputs_are_equal_and_training_is_ordinary() -> None:
     assert isinstance(model[0], ResidentConv2d)
     assert torch.equal(hardened(x), model(x))
     assert hardened[0].weight.requires_grad and not hardened.training
+    assert hardened[0].weight.is_contiguous() and hardened[0].weight.untyped_storage().nbytes() == 4 * 4 * 9
 
 
 @pytest.mark.parametrize(

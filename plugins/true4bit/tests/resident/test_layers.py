@@ -142,11 +142,32 @@ def test_a_forward_pass_without_a_backward_pass_does_no_harm() -> None:
 
 
 def test_16_bit_inputs_have_16_bit_outputs() -> None:
-    layer = linear(bias=False)
+    layer = linear()
     x = torch.ones(2, 9, dtype=torch.bfloat16, requires_grad=True)
     output = layer(x)
     output.sum().backward()
     assert output.dtype == torch.bfloat16 and x.grad is not None and x.grad.dtype == torch.bfloat16
+    assert layer.bias is not None and layer.bias.grad is not None and layer.bias.grad.dtype == torch.float32
+
+
+def test_autocast_chooses_the_type_of_the_output_alone() -> None:
+    for layer, x in ((linear(), torch.randn(2, 9)), (conv(padding=1), torch.randn(2, 4, 5, 5))):
+        x.requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            output = layer(x)
+        output.float().sum().backward()
+        assert output.dtype == torch.bfloat16 and x.grad is not None and x.grad.dtype == torch.float32
+
+
+def test_channels_last_gives_the_same_gradients() -> None:
+    x = torch.randn(2, 4, 6, 5, generator=seeded(1))
+    first, made = conv(padding=1), []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        layer, here = copy.deepcopy(first), x.clone(memory_format=memory_format).requires_grad_()
+        layer(here).square().sum().backward()
+        made.append((here.grad, layer.log_gain.grad, layer.moments.first_peaks))
+    for plain, channels_last in zip(*made, strict=True):
+        assert torch.allclose(plain, channels_last, rtol=1e-4, atol=1e-5)
 
 
 def test_the_state_dict_has_codes_scales_and_bias_alone() -> None:

@@ -26,4 +26,4 @@ def test_rates_follow_the_schedule() -> None:
     rates(made, Progress(step=5, steps=10, epoch=0, epochs=1))
     assert made[0].lr == 0.1 and made[0].weight_decay == 0.01
     ResidentRates(0.2)(made, Progress(step=5, steps=10, epoch=0, epochs=1))
-    assert made[2].lr == 0.2 and made[2].weight_decay == 0
+    assert made[2].lr == 0.2 and made[2].weight_decay == 0.02

@@ -105,16 +105,18 @@ class FactoredMoments(Moments):
         super().begin(squares, factor)
         for average, now in ((self.second_rows, squares.rows), (self.second_cols, squares.cols)):
             average.lerp_(now * factor**2 + self.eps**2, 1 - self.betas[1])
-        first, second = self.corrections
-        self.per_row = (self.second_rows / self.second_rows.mean()).rsqrt_().mul_(second**0.5 / first).unsqueeze(1)
-        self.per_col = self.second_cols.rsqrt()
 
     def direction(self, rows: slice, gradient: Tensor, factor: float, generator: torch.Generator) -> Tensor:
         """Return the direction of ``rows``."""
         first = decode_signed(self.first[rows], self.first_peaks[rows])
         first.mul_(self.betas[0]).add_(gradient, alpha=(1 - self.betas[0]) * factor)
         self.first[rows], self.first_peaks[rows] = encode_signed(first)
-        return first.mul_(self.per_row[rows]).mul_(self.per_col)
+        return first.mul_(self._per_row(rows)).mul_(self.second_cols.rsqrt())
+
+    def _per_row(self, rows: slice) -> Tensor:
+        """Return what the row means and the start's bias make of a row, float32 (chunk, 1)."""
+        bias = self.corrections[1] ** 0.5 / self.corrections[0]
+        return (self.second_rows[rows] / self.second_rows.mean()).rsqrt_().mul_(bias).unsqueeze(1)
 
 
 class ByteMoments(Moments):

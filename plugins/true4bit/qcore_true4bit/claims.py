@@ -43,14 +43,22 @@ def list_claims() -> list[Claim]:
         Claim("fifteen_levels", "no layer ever has more than 15 levels, and its top code is 7", "exact", _levels),
         Claim("all_fifteen_are_used", "at the end of training every layer uses exactly 15 levels", "exact", _all_used),
         packed_equals_eval(arms=("w4a8", "w4a4")),
-        _parity("parity", PAPER, "float"),
-        _parity("parity_with_clipped_twin", PAPER, "float_clip"),
-        _parity("parity_with_8_bit_inputs", "w4a8", "float"),
+        _within("parity", PAPER, "float"),
+        _within("parity_with_clipped_twin", PAPER, "float_clip"),
+        _within("parity_with_8_bit_inputs", "w4a8", "float"),
         *parts,
         Claim("soft_clip_helps_most", "of the ablation, leaving out the soft clip costs most", "ablation", _most),
         better("beats_dorefa4", PAPER, "dorefa4", metric="accuracy", family="quality"),
         better("beats_lsq4", PAPER, "lsq4", metric="accuracy", family="quality"),
         better("beats_ptq4", PAPER, "ptq4", metric="accuracy", family="quality"),
+        _within("resident_costs_little", "resident", PAPER, 0.02, family="resident"),
+        _within("resident_residual_costs_little", "resident_residual", PAPER, 0.02, family="resident"),
+        Claim(
+            "resident_training_takes_a_quarter",
+            "weights and optimizer state of resident training take a quarter of the float arm's bytes, or less",
+            "size",
+            _memory,
+        ),
         Claim("codes_are_8_times_smaller", "codes alone, two a byte, take an eighth of the weights", "size", _codes),
         size_ratio(
             "file_is_7_8_times_smaller",
@@ -97,9 +105,22 @@ def observe_codes(model: nn.Module, registry: Registry | None = None) -> dict[st
     }
 
 
-def _parity(claim_id: str, arm: str, baseline: str) -> Claim:
-    statement = f"{arm} is as accurate as {baseline}, within {100 * MARGIN:g} points"
-    return equivalence(claim_id, arm, baseline, margin=MARGIN, metric="accuracy", family="parity", statement=statement)
+def _within(claim_id: str, arm: str, baseline: str, margin: float = MARGIN, family: str = "parity") -> Claim:
+    statement = f"{arm} is as accurate as {baseline}, within {100 * margin:g} points"
+    return equivalence(claim_id, arm, baseline, margin=margin, metric="accuracy", family=family, statement=statement)
+
+
+def _memory(evidence: Evidence) -> Verdict:
+    held = [
+        sum(sum(result["training_nbytes"].values()) for result in evidence.results(arm))
+        for arm in ("resident", "resident_residual", "float")
+    ]
+    shares = {arm: nbytes / held[-1] for arm, nbytes in zip(("resident", "resident_residual"), held, strict=False)}
+    return Verdict(
+        verdict="holds" if max(shares.values()) <= 0.25 else "fails",
+        value=shares,
+        test="bytes of the tensors that training held, over those of the float arm: weights and two moments of AdamW",
+    )
 
 
 def _observed(evidence: Evidence, key: str, arm: str = PAPER) -> NDArray[np.float64]:

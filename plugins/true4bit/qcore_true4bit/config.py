@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from qcore.methods.config import MethodConfig
+from qcore_true4bit.resident.config import ResidentConfig
 
 __all__ = ["True4BitConfig"]
 
@@ -27,6 +28,10 @@ class True4BitConfig(MethodConfig):
         grad_clip: largest norm of all gradients together.
         schedule: ``cosine`` ends at 0 with the last epoch; ``paper`` has a half period of 100 epochs, however many
             there are, so that the rate rises again after the 100th.
+        resident: options of the arms ``resident`` and ``resident_residual``, see ``ResidentConfig``; the latter keeps a
+            residual.
+        resident_lr: their learning rate, in codes a step, before the schedule; their other parameters have ``lr``.
+        resident_decay: their weight decay: the share of a code that ``resident_lr`` times it takes a step.
         checkpoint: the weights that count: those of the last epoch, or of the best by validation score.
     """
 
@@ -45,6 +50,9 @@ class True4BitConfig(MethodConfig):
     clip_per_epoch: bool = Field(default=False, description="scale the bound with the square root of steps an epoch")
     grad_clip: float = Field(default=0.5, gt=0, description="largest norm of all gradients together")
     schedule: Literal["cosine", "paper"] = Field(default="cosine", description="of the learning rate")
+    resident: ResidentConfig = Field(default=ResidentConfig(), description="options of the resident arms")
+    resident_lr: float = Field(default=0.3, gt=0, description="learning rate of the resident arms, in codes a step")
+    resident_decay: float = Field(default=0.02, ge=0, description="weight decay of the resident arms")
     checkpoint: Literal["last", "best"] = Field(default="last", description="whose weights count")
 
     @field_validator("hidden")

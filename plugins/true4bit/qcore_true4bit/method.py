@@ -12,6 +12,7 @@ from qcore_true4bit.claims import list_claims, observe_codes
 from qcore_true4bit.clip import SoftClip
 from qcore_true4bit.config import True4BitConfig
 from qcore_true4bit.observe import watch_layers
+from qcore_true4bit.resident import ResidentRates, harden, quantized
 from qcore_true4bit.schedule import PAPER_HALF_PERIOD, EpochCosine
 from qcore_true4bit.sections import make_sections
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from qcore.methods import Claim, Evidence
     from qcore.runs.report import Section
     from qcore.tasks import Task
+    from qcore.training import FoldTensors
 
 __all__ = ["True4Bit"]
 
@@ -58,6 +60,8 @@ class True4Bit(Method):
             Arm("dorefa4", "DoReFa, 4 bits; first and last layer float", {"weight": "true4bit/dorefa", "inner": True}),
             Arm("lsq4", "a learned scale for each tensor (LSQ)", {"weight": "true4bit/tanh(scale='learned')"}),
             Arm("ptq4", "the float arm after training, least squared error a row", {"weight": PTQ}, needs=("float",)),
+            Arm("resident", "weights live in 4-bit codes: no float master", {"resident": {"residual": False}}),
+            Arm("resident_residual", "the same with 8 bits of residual", {"resident": {"residual": True}}),
             Arm("w4a8", "fifteen levels, inputs of 8 bits", {"weight": four, "clip": True, "input": 8}),
             Arm("w4a4", "fifteen levels, inputs of 4 bits", {"weight": four, "clip": True, "input": 4}),
         ]
@@ -77,11 +81,16 @@ class True4Bit(Method):
     def build(self, arm: Arm, task: Task, generator: torch.Generator, sources: Mapping[str, nn.Module]) -> nn.Module:
         """Return the arm's network: new, or the trained float one, with quantizers in place."""
         model = sources["float"] if arm.needs else self.network(task, generator)
-        if "weight" not in arm.options:
-            return model
-        from qcore.nn import quantize
+        if "resident" in arm.options:
+            from qcore_true4bit.resident import make_resident
 
-        return quantize(model, self._rules(model, arm), registry=self.registry)
+            config = self.config.resident.model_copy(update=arm.options["resident"])
+            return make_resident(model, config, generator, inplace=True)
+        if "weight" in arm.options:
+            from qcore.nn import quantize
+
+            return quantize(model, self._rules(model, arm), registry=self.registry)
+        return model
 
     def network(self, task: Task, generator: torch.Generator, **changes: Any) -> nn.Module:
         """Return the config's network for the task's images."""
@@ -107,15 +116,23 @@ class True4Bit(Method):
         config = self.config
         half = PAPER_HALF_PERIOD if config.schedule == "paper" else config.epochs
         schedule = EpochCosine(config.epochs, half)
+        resident = "resident" in arm.options
         return [
             self.main_phase(
                 optimizers=(OptimizerConfig(lr=config.lr, weight_decay=config.weight_decay, lr_schedule=schedule),),
                 grad_clip=None if arm.options.get("free") else config.grad_clip,
                 after_step=SoftClip(config.soft_clip, config.clip_per_epoch) if arm.options.get("clip") else None,
-                after_epoch=watch_layers if "weight" in arm.options else None,
+                before_step=ResidentRates(config.resident_lr, schedule, config.resident_decay) if resident else None,
+                after_epoch=watch_layers if resident or "weight" in arm.options else None,
                 restore_best=config.checkpoint == "best",
             )
         ]
+
+    def calibrate(self, arm: Arm, model: nn.Module, data: FoldTensors) -> nn.Module:
+        """Return the model ready for evaluation: a resident one with ordinary quantized layers of the same codes."""
+        if "resident" in arm.options:
+            model = quantized(harden(model, inplace=True), self.registry)
+        return super().calibrate(arm, model, data)
 
     def observe(self, arm: Arm, model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
         """Return what :func:`observe_codes` tells of the network, the same for each sample."""

@@ -9,6 +9,7 @@ import torch
 
 from qcore.methods import Progress
 from qcore.nn import QuantLayer
+from qcore_true4bit.resident import ResidentLayer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -19,9 +20,11 @@ __all__ = ["layer_codes", "observe_layers", "watch_layers"]
 
 
 def layer_codes(model: nn.Module) -> Iterator[tuple[str, Encoded]]:
-    """Yield path and codes of each layer whose weight is quantized."""
+    """Yield path and codes of each layer whose weight is quantized or lives in codes."""
     for path, layer in model.named_modules():
-        if isinstance(layer, QuantLayer) and layer.weight_quantizer is not None:
+        if isinstance(layer, ResidentLayer):
+            yield path, layer.encoded()
+        elif isinstance(layer, QuantLayer) and layer.weight_quantizer is not None:
             yield path, layer.coded_weight()
 
 

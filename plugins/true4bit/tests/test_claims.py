@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from qcore.methods import Evidence, Verdict
 from qcore.nn import build_model
 from qcore_true4bit.claims import list_claims, observe_codes
 
-ARMS = ("float", "true4bit", "no_clip", "fixed_scale", "no_grad_clip", "w4a8", "w4a4")
+ARMS = ("float", "true4bit", "no_clip", "fixed_scale", "no_grad_clip", "resident", "resident_residual", "w4a8", "w4a4")
 SAMPLES = {
     "levels_least": 14,
     "levels_most": 15,
@@ -26,7 +28,10 @@ SAMPLES = {
 def result(arm: str, seed: int, *, score: float = 0.9, nbytes: int = 1000, equal: bool = True) -> dict[str, object]:
     packed = {"equal": equal, "max_abs_difference": 0.0 if equal else 0.5, "bound": 0.0}
     size = {"file_nbytes": nbytes}
-    return {"arm": arm, "fold": 0, "seed": seed, "packed": packed, "size": size, "scores": {"accuracy": score}}
+    held = {"weights": 1000, "optimizer": 2000} if arm == "float" else {"weights": 130, "optimizer": 600}
+    scores = {"accuracy": score}
+    row = {"arm": arm, "fold": 0, "seed": seed, "packed": packed, "size": size, "scores": scores}
+    return {**row, "training_nbytes": held}
 
 
 def evidence(
@@ -119,6 +124,13 @@ def test_the_part_that_costs_most_is_found(scores: dict[str, float], expected: s
     found = verdict("soft_clip_helps_most", evidence(scores))
     assert found.verdict == expected
     assert found.value["no_clip"] == pytest.approx(0.9 - scores["no_clip"])
+
+
+def test_a_quarter_of_the_float_arm_s_training_is_the_limit() -> None:
+    found = verdict("resident_training_takes_a_quarter", evidence())
+    assert found.verdict == "holds" and found.value["resident"] == pytest.approx(730 / 3000)
+    rows = [{**row, "training_nbytes": {"weights": 1000, "optimizer": 0}} for row in evidence().data]
+    assert verdict("resident_training_takes_a_quarter", replace(evidence(), data=rows)).verdict == "fails"
 
 
 @pytest.mark.parametrize(("codes", "expected"), [(32, "holds"), (33, "fails")])

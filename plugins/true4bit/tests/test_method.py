@@ -20,10 +20,11 @@ from qcore_true4bit.clip import SoftClip
 from qcore_true4bit.method import True4Bit
 from qcore_true4bit.observe import layer_codes, observe_layers
 from qcore_true4bit.quantizers.tanh import TanhQuantizer
+from qcore_true4bit.resident import ResidentLayer
 
 ARMS = (
     ["float", "float_clip", "true4bit", "no_clip", "fixed_scale", "no_grad_clip", "plain"]
-    + ["dorefa4", "lsq4", "ptq4", "w4a8", "w4a4"]
+    + ["dorefa4", "lsq4", "ptq4", "resident", "resident_residual", "w4a8", "w4a4"]
 )  # fmt: skip
 
 
@@ -86,8 +87,12 @@ def test_the_arms_are_the_twins_the_paper_its_ablation_and_its_rivals() -> None:
 @pytest.mark.parametrize("name", [name for name in ARMS if name not in ("float", "float_clip", "dorefa4", "ptq4")])
 def test_every_layer_is_quantized_the_first_and_the_last_included(name: str) -> None:
     model = build(method(), name)
-    assert len(layers(model)) == 8
-    assert {type(layer.weight_quantizer) for layer in layers(model)} == {TanhQuantizer}
+    if arm_of(method(), name).options.get("resident"):
+        assert sum(isinstance(module, ResidentLayer) for module in model.modules()) == 8
+        assert not [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear | QuantLayer)]
+    else:
+        assert len(layers(model)) == 8
+        assert {type(layer.weight_quantizer) for layer in layers(model)} == {TanhQuantizer}
 
 
 def test_dorefa_keeps_the_first_and_the_last_layer_float() -> None:
@@ -106,7 +111,8 @@ def test_inputs_are_quantized_the_first_by_eight_bits_a_sample(name: str, bits: 
 
 def test_all_arms_start_from_the_same_weights() -> None:
     made = method()
-    weights = {name: build(made, name).features[0].weight for name in ARMS if not arm_of(made, name).needs}
+    names = [name for name in ARMS if not (arm_of(made, name).needs or arm_of(made, name).options.get("resident"))]
+    weights = {name: build(made, name).features[0].weight for name in names}
     assert all(torch.equal(weight, weights["float"]) for weight in weights.values())
 
 
@@ -136,10 +142,44 @@ def test_the_recipe_differs_where_an_arm_says_so_and_nowhere_else() -> None:
     phases = {name: made.phases(arm_of(made, name)) for name in ARMS}
     assert phases.pop("ptq4") == []
     assert len({phase.optimizers for (phase,) in phases.values()}) == 1
+    assert {name for name, (phase,) in phases.items() if phase.before_step} == {"resident", "resident_residual"}
     assert {name for name, (phase,) in phases.items() if phase.grad_clip is None} == {"no_grad_clip", "plain"}
     clipped = {name for name, (phase,) in phases.items() if isinstance(phase.after_step, SoftClip)}
     assert clipped == {"float_clip", "true4bit", "fixed_scale", "no_grad_clip", "w4a8", "w4a4"}
     assert all(phase.grad_clip in (None, 0.5) and not phase.restore_best for (phase,) in phases.values())
+
+
+@pytest.mark.parametrize("name", ["resident", "resident_residual"])
+def test_resident_weights_become_ordinary_quantized_layers_of_the_same_codes(name: str) -> None:
+    made = method(epochs=2, batch_size=16)
+    model = build(made, name)
+    before = [codes.codes for _, codes in layer_codes(model)]
+    data = Pictures().data
+    parts = FoldTensors(data.inputs, data.targets, data.inputs[:0], data.targets[:0])
+    phases, arm = made.phases(arm_of(made, name)), arm_of(made, name)
+    fit(model, phases, parts, Pictures(), generator=torch.Generator().manual_seed(0), fabric=make_fabric("cpu"))
+    codes = [codes.codes for _, codes in layer_codes(model)]
+    assert not all(torch.equal(now, then) for now, then in zip(codes, before, strict=True))
+    with torch.no_grad():
+        expected = model(data.inputs.float())
+        ready = made.calibrate(arm, model, parts).eval()
+        assert torch.equal(ready(data.inputs.float()), expected)
+    assert [type(layer.weight_quantizer) for layer in layers(ready)] == [TanhQuantizer] * 8
+    for (_, found), wanted in zip(layer_codes(ready), codes, strict=True):
+        assert torch.equal(found.codes, wanted)
+
+
+def test_resident_training_holds_at_most_a_quarter_of_what_float_training_does() -> None:
+    held = {}
+    for name in ("float", "resident", "resident_residual"):
+        made = method(epochs=1, width=16)
+        model, data = build(made, name), Pictures().data
+        parts = FoldTensors(data.inputs, data.targets, data.inputs[:0], data.targets[:0])
+        phases, generator = made.phases(arm_of(made, name)), torch.Generator().manual_seed(0)
+        held[name] = fit(model, phases, parts, Pictures(), generator=generator, fabric=make_fabric("cpu")).state_nbytes
+    total = {name: sum(parts.values()) for name, parts in held.items()}
+    assert total["resident"] < total["resident_residual"] < 0.25 * total["float"]
+    assert held["resident"]["weights"] == held["resident_residual"]["weights"]
 
 
 def test_the_best_epoch_counts_if_asked() -> None:

@@ -8,7 +8,7 @@ from qcore.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from qcore_true4bit.resident.config import ResidentConfig
-    from qcore_true4bit.resident.convert import Hardened, harden, make_resident
+    from qcore_true4bit.resident.convert import Hardened, harden, make_resident, quantized
     from qcore_true4bit.resident.layers import ResidentConv2d, ResidentLayer, ResidentLinear
     from qcore_true4bit.resident.memory import StateBytes, state_nbytes
     from qcore_true4bit.resident.rates import ResidentRates, set_rates
@@ -23,6 +23,7 @@ __all__ = [
     "StateBytes",
     "harden",
     "make_resident",
+    "quantized",
     "set_rates",
     "state_nbytes",
 ]
@@ -37,6 +38,7 @@ _HOMES = {
     "StateBytes": "memory",
     "harden": "convert",
     "make_resident": "convert",
+    "quantized": "convert",
     "set_rates": "rates",
     "state_nbytes": "memory",
 }

@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from qcore.errors import ConfigError
-from qcore.nn.convert import replace_modules
+from qcore.nn.convert import quantize, replace_modules
 from qcore.nn.init import skip_init
-from qcore.nn.layers import is_quantizable
+from qcore.nn.layers import QuantLayer, is_quantizable
 from qcore.quantizers.base import check_finite
+from qcore.registry import Registry
+from qcore_true4bit.quantizers.tanh import TanhQuantizer
 from qcore_true4bit.resident.config import ResidentConfig
 from qcore_true4bit.resident.layers import ResidentConv2d, ResidentLayer, ResidentLinear
 
-__all__ = ["Hardened", "harden", "make_resident"]
+__all__ = ["Hardened", "harden", "make_resident", "quantized"]
 
 
 def make_resident(
@@ -89,6 +91,16 @@ def harden(model: nn.Module, *, inplace: bool = False) -> Hardened:
     found = {path: module for path, module in model.named_modules() if isinstance(module, ResidentLayer)}
     scales = {path: layer.scale.clone() for path, layer in found.items()}
     return Hardened(replace_modules(model, {path: _float_layer(layer) for path, layer in found.items()}), scales)
+
+
+def quantized(hardened: Hardened, registry: Registry | None = None) -> nn.Module:
+    """Return the hardened model with layers quantized by ``true4bit/tanh``, whose codes are those of training."""
+    rules = {path: {"weight": "true4bit/tanh(scale='learned', granularity='row')"} for path in hardened.scales}
+    model = quantize(hardened.model, rules, inplace=True, registry=registry)
+    for path, scale in hardened.scales.items():
+        quantizer = cast(QuantLayer, model.get_submodule(path)).weight_quantizer
+        cast(TanhQuantizer, quantizer).step = nn.Parameter(scale)
+    return model
 
 
 def _float_layer(layer: ResidentLayer) -> nn.Module:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qcore.nn.layers import conv_shape, pad_input
+from qcore.tensor import Encoded
 from qcore_true4bit.resident.codes import LARGEST, best_scale, mean_scale, pack_codes, round_stochastic, unpack_codes
 from qcore_true4bit.resident.config import ResidentConfig
 from qcore_true4bit.resident.moments import make_moments
@@ -79,6 +80,11 @@ class ResidentLayer(nn.Module, ABC):
     def integer_codes(self) -> Tensor:
         """Return the codes, float32 (rows, cols)."""
         return unpack_codes(self.codes, self.cols)
+
+    def encoded(self) -> Encoded:
+        """Return codes and scales."""
+        scale = self.scale.unsqueeze(1)
+        return Encoded(self.integer_codes(), scale, self.shape, scale.dtype, "int", 4)
 
     def weight_values(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return ``code * scale`` in the weight's own shape: a new tensor, without gradient."""

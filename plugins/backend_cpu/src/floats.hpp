@@ -45,6 +45,9 @@ struct FloatKernels {
 
   // y[i] = the largest of two neighbours in each of two lines; NaN where one is.
   void (*pool_pairs)(const float* upper, const float* lower, int64_t n, float* y);
+
+  // y = max(x, y), of codes.
+  void (*larger_bytes)(const int8_t* x, int64_t n, int8_t* y);
 };
 
 extern const FloatKernels PORTABLE_FLOATS;

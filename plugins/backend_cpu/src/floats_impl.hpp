@@ -196,8 +196,12 @@ void pool_pairs(const float* upper, const float* lower, int64_t n, float* y) {
   }
 }
 
+void larger_bytes(const int8_t* x, int64_t n, int8_t* y) {
+  for (int64_t i = 0; i < n; ++i) y[i] = x[i] > y[i] ? x[i] : y[i];
+}
+
 constexpr FloatKernels FLOATS = {linear,     widening_linear, wide_linear, layer_norm,       batch_norm,
-                                 batch_norm_each, standardize, standardize_each, relu, pool_pairs};
+                                 batch_norm_each, standardize, standardize_each, relu, pool_pairs, larger_bytes};
 
 }  // namespace
 }  // namespace qcore

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qcore.backends.plan import (
+    Add,
     BatchNorm,
     Choose,
     Constant,
@@ -199,6 +200,10 @@ class Assembly:
             return
         wide = step.inputs[0] in self._wide
         self._native.relu(*self._begin(step), wide)
+
+    @add.register
+    def _(self, step: Add) -> None:
+        self._native.add(*self._begin(step), step.relu)
 
     @add.register
     def _(self, step: Flatten) -> None:

@@ -43,6 +43,9 @@ struct FloatKernels {
   // y = max(x, 0), and NaN of NaN.
   void (*relu)(const float* x, int64_t n, float* y);
 
+  // y = a + b.
+  void (*add)(const float* a, const float* b, int64_t n, bool relu, float* y);
+
   // y[i] = the largest of two neighbours in each of two lines; NaN where one is.
   void (*pool_pairs)(const float* upper, const float* lower, int64_t n, float* y);
 

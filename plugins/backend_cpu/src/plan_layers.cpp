@@ -129,6 +129,10 @@ void ReluStep::run(const Frame& f) const {
   for (int64_t i = 0; i < n; ++i) y[i] = x[i] < 0 ? 0.0 : x[i];
 }
 
+void AddStep::run(const Frame& f) const {
+  floats.add(in<float>(f), in<float>(f, 1), f.rows * out_shape(f).size(), relu, out<float>(f));
+}
+
 void MaxPoolStep::run(const Frame& f) const {
   const Shape &from = in_shape(f), &to = out_shape(f);
   const int64_t height = from.dim[1], width = from.dim[2], high = to.dim[1], wide = to.dim[2];

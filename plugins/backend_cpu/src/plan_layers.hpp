@@ -131,6 +131,15 @@ struct ReluStep : Step {
   bool wide;
 };
 
+struct AddStep : Step {
+  AddStep(int a, int b, int y, const FloatKernels& floats, bool relu) : Step({a, b}, y), floats(floats), relu(relu) {}
+  void run(const Frame& f) const override;
+  bool in_place() const override { return true; }
+
+  const FloatKernels& floats;
+  bool relu;
+};
+
 struct RenameStep : Step {
   RenameStep(int x, int y) : Step({x}, y) {}
   void run(const Frame&) const override {}

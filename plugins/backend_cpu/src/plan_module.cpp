@@ -194,6 +194,7 @@ void bind_plans(nb::module_& m) {
       .def("standardize", &add_standardize)
       .def("rescale", [](Assembly& a, int x, int y, float mean, float std) { a.add<RescaleStep>(x, y, mean, std); })
       .def("relu", [](Assembly& a, int x, int y, bool wide) { a.add<ReluStep>(x, y, a.floats, wide); })
+      .def("add", [](Assembly& a, int p, int q, int y, bool relu) { a.add<AddStep>(p, q, y, a.floats, relu); })
       .def("rename", [](Assembly& a, int x, int y) { a.add<RenameStep>(x, y); })
       .def("max_pool", &add_max_pool)
       .def("max_pool_codes", &add_max_pool_codes)

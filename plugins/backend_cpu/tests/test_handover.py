@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import qcore
+from qcore.backends.plan import Value
+from qcore.nn import PlanBuilder
 from qcore_backend_cpu.native import chosen_isa, load
 
 CPU = "backend_cpu/cpu"
@@ -130,6 +132,35 @@ def test_layers_of_mixed_widths_and_of_wide_sums(isa: str) -> None:
     x = normal(5, 9)
     quantized = qcore.calibrate(qcore.quantize(model, {"0": mixed, "*": wide}), [x])
     check(qcore.pack(quantized, CPU), x, 2)
+
+
+class Residual(nn.Module):
+    """Two convolutions around which the input goes; then a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 12, 3, padding=1)
+        self.body = nn.Sequential(nn.Conv2d(12, 12, 3, padding=1), nn.ReLU(), nn.Conv2d(12, 12, 3, padding=1))
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(12 * 35, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        out: Tensor = self.head(torch.relu(self.body(x) + x))
+        return out
+
+    def plan(self, builder: PlanBuilder, x: Value) -> Value:
+        x = builder.relu(builder.lower(self.stem, x))
+        return builder.lower(self.head, builder.relu(builder.add(builder.lower(self.body, x), x)))
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_a_residual_block_adds_floats_and_hands_over_codes_within(isa: str, symmetric: bool) -> None:
+    x = normal(20, 3, 7, 5)
+    model = packed(drawn(Residual(), 4), x, f"symmetric={symmetric}")
+    check(model, x, 1)
+    found = [(row["op"], row["output"]) for row in qcore.explain(qcore.compile_plan(model, CPU)).rows]
+    assert found[1][1] == ("int8 codes" if symmetric else "uint8 codes")
+    assert found[3] == ("add + relu", "floats")
 
 
 def test_explain_says_what_is_handed_over(isa: str) -> None:

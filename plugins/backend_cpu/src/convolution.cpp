@@ -199,7 +199,8 @@ struct Convolution {
     else run_tile(image, sums, token, first, count, place);
     if (!to.over) return;
     bool nan = false;
-    to.over->apply(machine, place.y, count, g.out_channels, to.codes + (index * pixels() + first) * g.out_channels, &nan);
+    int8_t* codes = to.codes + (index * pixels() + first) * g.out_channels;
+    to.over->apply(machine, place.y, count * g.out_channels, codes, &nan);
     if (nan) __atomic_store_n(to.nan + index, uint8_t(1), __ATOMIC_RELAXED);
   }
 

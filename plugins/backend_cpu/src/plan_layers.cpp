@@ -66,9 +66,8 @@ void PackedConvolutionStep::run(const Frame& f) const {
   const Geometry g = between(walk, in_shape(f), to);
   const Machine& machine = machine_for(header_of(blocks[0]));
   const Source from = codes.takes_codes ? Source{nullptr, nullptr, {codes_in(f), nan_in(f)}} : Source{in<float>(f)};
-  if (codes.given) {
-    const HandOver over = HandOver::of(floats, finish.multiplier, finish.offset, finish.relu, *codes.given);
-    run_convolution(machine, blocks, g, from, f.rows, Target{nullptr, &over, codes_out(f), nan_out(f)}, f.threads);
+  if (over) {
+    run_convolution(machine, blocks, g, from, f.rows, Target{nullptr, &*over, codes_out(f), nan_out(f)}, f.threads);
     return;
   }
   float* y = out<float>(f);

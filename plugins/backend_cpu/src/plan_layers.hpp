@@ -46,7 +46,11 @@ struct PackedLinearStep : Step {
 struct PackedConvolutionStep : Step {
   PackedConvolutionStep(int x, int y, const FloatKernels& floats, std::vector<const uint8_t*> blocks, Geometry walk,
                         Finish finish, const Exchange& codes)
-      : Step({x}, y), floats(floats), blocks(std::move(blocks)), walk(walk), finish(finish), codes(codes) {}
+      : Step({x}, y), floats(floats), blocks(std::move(blocks)), walk(walk), finish(finish), codes(codes) {
+    if (!codes.given) return;
+    const int64_t channels = header_of(this->blocks[0]).rows * int64_t(this->blocks.size());
+    over.emplace(floats, channels, finish.multiplier, finish.offset, finish.relu, *codes.given);
+  }
   void run(const Frame& f) const override;
   Kind takes() const override { return codes.takes_codes ? Kind::images : Kind::floats; }
   Kind gives() const override { return codes.given ? Kind::images : Kind::floats; }
@@ -56,6 +60,7 @@ struct PackedConvolutionStep : Step {
   Geometry walk;  // its sizes are those of a frame's shapes
   Finish finish;
   Exchange codes;
+  std::optional<HandOver> over;
 };
 
 struct LinearStep : Step {

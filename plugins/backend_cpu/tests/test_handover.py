@@ -125,6 +125,12 @@ def test_folded_batch_norms_hand_over_codes_bit_for_bit(isa: str) -> None:
     check(packed(image_net(), x, "symmetric=True", fold=True), x, 6)
 
 
+def test_a_relu_after_the_flatten_is_one_of_codes(isa: str) -> None:
+    model = drawn(nn.Sequential(nn.Conv2d(3, 5, 2), nn.Flatten(), nn.ReLU(), nn.Linear(5 * 16, 3)), 5)
+    x = normal(6, 3, 5, 5)
+    check(packed(model, x, "symmetric=False"), x, 3)
+
+
 def test_layers_of_mixed_widths_and_of_wide_sums(isa: str) -> None:
     mixed = {"weight": "bitnet/ternary", "input": "core/int(granularity='tensor', dynamic=False, symmetric=False)"}
     wide = mixed | {"weight": "core/int(bits=8, symmetric=False)"}

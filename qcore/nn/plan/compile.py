@@ -60,6 +60,8 @@ def _compile(program: Program, candidates: list[Candidate], *, codes: bool, forc
         probe = candidate.backend.probe()
         given = hand_over(program) if codes and candidate.backend.hands_over_codes else program
         compiled = candidate.backend.compile(given) if probe.available else probe.reason or "not available"
+        if isinstance(compiled, str) and probe.available and given is not program:
+            given, compiled = program, candidate.backend.compile(program)
         if not isinstance(compiled, str):
             for refusal in refused:
                 warnings.warn(f"{refusal.backend} does not compile this plan: {refusal.reason}", stacklevel=3)

@@ -18,6 +18,7 @@ from qcore.nn import build_model
 INPUT = 'core/int(bits=8, granularity="token")'
 EXPERTS = ("bitnet/ternary", "core/int(bits=4)", "core/int(bits=8)")
 BITS4 = {"weight": "core/int(bits=4)", "input": INPUT}
+STATIC4 = BITS4 | {"input": "core/int(bits=8, granularity='tensor', dynamic=False, symmetric=False)"}
 FEATURES, CLASSES, HIDDEN = 1536, 50, (640, 320)
 
 
@@ -45,11 +46,28 @@ def mlp() -> dict[str, nn.Module]:
 
 def vgg() -> dict[str, nn.Module]:
     """32 x 32 images; torch runs channels-last, as it is and with the batch norms folded into the convolutions."""
-    layers = [*vgg_features(), nn.Flatten(), nn.Linear(1024, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, 10)]
-    model = nn.Sequential(*layers).eval()
+    model = vgg_network()
     models = with_plan(model, {"*": BITS4})
     models["float"] = copy.deepcopy(model).to(memory_format=torch.channels_last)
     return models | {"float, norms folded": folded(model).to(memory_format=torch.channels_last)}
+
+
+def vgg_network() -> nn.Sequential:
+    layers = [*vgg_features(), nn.Flatten(), nn.Linear(1024, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, 10)]
+    return nn.Sequential(*layers).eval()
+
+
+def static_vgg() -> dict[str, nn.Module]:
+    """The same with static ranges: its layers may hand over codes, and its batch norms are folded in the last one."""
+    model = vgg_network()
+    quantized = qcore.calibrate(qcore.quantize(model, {"*": STATIC4}), [normal(8, 3, 32, 32, seed=1)])
+    packed = qcore.pack(quantized)
+    return {
+        "float": copy.deepcopy(model).to(memory_format=torch.channels_last),
+        "plan of floats": qcore.compile_plan(packed, codes=False),
+        "packed, plan": qcore.compile_plan(packed),
+        "packed and folded, plan": qcore.compile_plan(qcore.pack(packed, fold=True)),
+    }
 
 
 def folded(model: nn.Sequential) -> nn.Module:
@@ -82,6 +100,7 @@ def measure(models: dict[str, nn.Module], x: Tensor, rounds: int) -> dict[str, d
 CASES: list[tuple[str, Callable[[], dict[str, nn.Module]], tuple[int, ...], dict[int, int]]] = [
     ("curiosity MoE 1536-640-320, 3 experts", mixture, (FEATURES,), {1: 300, 64: 60}),
     ("VGG of 11 layers, 4-bit weights, 8-bit inputs", vgg, (3, 32, 32), {1: 60, 32: 15}),
+    ("VGG of 11 layers, 4-bit weights, static 8-bit inputs", static_vgg, (3, 32, 32), {1: 60, 32: 15}),
     ("MLP 1536-640-320-50, 4-bit weights, 8-bit inputs", mlp, (FEATURES,), {1: 300}),
 ]
 

@@ -108,10 +108,12 @@ class Backend(ABC):
     Attributes:
         name: the backend's name, as in its spec.
         priority: the available backend of highest priority that does not reject a request gets it; the reference has 0.
+        hands_over_codes: whether :meth:`compile` knows plans whose steps hand over integer codes; others get floats.
     """
 
     name: ClassVar[str]
     priority: ClassVar[int]
+    hands_over_codes: ClassVar[bool] = False
 
     @abstractmethod
     def probe(self) -> Probe:

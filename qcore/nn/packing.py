@@ -86,7 +86,8 @@ class Explanation:
 
     Attributes:
         rows: one a layer: ``layer``, ``op``, ``bits``, ``backend``, ``kernel``, ``bound``, and ``refused``, a list of
-            ``{"backend", "reason", "hint"}`` of the backends of higher priority that do not run it.
+            ``{"backend", "reason", "hint"}`` of the backends of higher priority that do not run it. Of a plan's steps
+            also ``output``, what is handed over (``floats``, ``uint8 codes`` or ``int8 codes``), and ``why_floats``.
         norms: the batch norms of a packed model: which are folded, and why the others stay.
     """
 
@@ -103,7 +104,9 @@ class Explanation:
 
 def _line(row: dict[str, Any]) -> str:
     bits = "" if row["bits"] == "-" else f", {row['bits']} bits"
-    return f"{row['layer'] or 'the model'}: {row['backend']} ({row['kernel']}){bits}"
+    given = f", gives {row['output']}" if "output" in row else ""
+    why = f": {row['why_floats']}" if row.get("why_floats") else ""
+    return f"{row['layer'] or 'the model'}: {row['backend']} ({row['kernel']}){bits}{given}{why}"
 
 
 def explain(model: nn.Module) -> Explanation:

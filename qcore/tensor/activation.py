@@ -32,6 +32,36 @@ class ActivationScheme:
     low: Tensor | None = None
     high: Tensor | None = None
 
+    @property
+    def is_static(self) -> bool:
+        """Whether one range, known beforehand, serves every input: then layers may hand over codes."""
+        return self.low is not None and self.high is not None
+
+    def agrees(self, other: ActivationScheme) -> bool:
+        """Return whether both are static and give every number the same code."""
+        if self.low is None or self.high is None or other.low is None or other.high is None:
+            return False
+        ranges = ((self.low, other.low), (self.high, other.high))
+        alike = (self.bits, self.symmetric) == (other.bits, other.symmetric)
+        return alike and all(torch.equal(mine.cpu(), theirs.cpu()) for mine, theirs in ranges)
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Return the codes of float32 ``x`` of any shape under a static range: whole numbers, float32; NaN of NaN."""
+        return self.encode(x).codes.reshape(x.shape)
+
+    def values(self, codes: Tensor) -> Tensor:
+        """Return float32 numbers whose :meth:`codes` those are, given codes of a static range; NaN of NaN."""
+        scale, zero = self._scale_and_zero()
+        return (codes if zero is None else codes - zero) * scale
+
+    def _scale_and_zero(self) -> tuple[Tensor, Tensor | None]:
+        assert self.low is not None
+        assert self.high is not None
+        if self.symmetric:
+            return symmetric_scale(self.high, self.bits)[0].squeeze(), None
+        scale, _, zero = affine_scale(self.low, self.high, self.bits)
+        return scale.squeeze(), zero.squeeze()
+
     def encode(self, x: Tensor) -> Encoded:
         """Return the codes of ``x`` (..., features); rows are tokens, or one range serves all.
 

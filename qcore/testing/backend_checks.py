@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from qcore.backends import Backend, Kernel, Probe
 from qcore.backends.plan.base import FLOAT_BOUND
 from qcore.backends.plan.routing import combine
+from qcore.nn.plan.handover import hand_over
 from qcore.tensor import Encoded, QTensor
 from qcore.tensor.layers import conv2d, linear
 from qcore.testing.backend_problems import (
@@ -23,6 +24,7 @@ from qcore.testing.backend_problems import (
     mixed_widths,
 )
 from qcore.testing.cases import SkipCheck, expect
+from qcore.testing.handover_problems import handover_plans
 from qcore.testing.inputs import generator
 from qcore.testing.plan_problems import PlanProblem, float_plans, packed_layers, packed_plan
 from qcore.testing.subjects import Offer
@@ -131,6 +133,34 @@ def check_plans_compute_their_steps(offer: Offer) -> None:
         expect(len(run(problem.x[:0])) == 0, f"{problem.name}: no rows give rows")
     if len(refusals) == len(problems):
         raise SkipCheck(f"it compiles no plan: {refusals[0]}")
+
+
+def check_plans_hand_over_codes(offer: Offer) -> None:
+    """Codes between layers change no number: a plan that hands them over gives the bits of the one of floats."""
+    backend = available(offer)
+    if not backend.hands_over_codes:
+        raise SkipCheck("its plans hand over floats")
+
+    def prepare(layer: Problem) -> Kernel | None:
+        refused = backend.reject(layer.request)
+        return None if refused else backend.prepare(layer.request, QTensor.pack(layer.weight), layer.bias)
+
+    count = 0
+    for problem in handover_plans(prepare, _device(backend)):
+        coded = hand_over(problem.program)
+        expect(len(coded.handed_over()) > 1, f"{problem.name}: nothing is handed over")
+        compiled = [backend.compile(program) for program in (coded, problem.program)]
+        for refused in compiled:
+            expect(not isinstance(refused, str), f"{problem.name}: not compiled: {refused}")
+        run, floats = [given(tuple(problem.x.shape[1:])) for given in compiled if not isinstance(given, str)]
+        got, wanted = run(problem.x), floats(problem.x)
+        expect(torch.equal(got.isnan(), wanted.isnan()), f"{problem.name}: NaN elsewhere than among floats")
+        off = _worst(got.nan_to_num(), wanted.nan_to_num())
+        expect(off == 0, f"{problem.name}: off by up to {off:.3g} from the plan of floats")
+        expect(len(run(problem.x[:0])) == 0, f"{problem.name}: no rows give rows")
+        count += 1
+    if not count:
+        raise SkipCheck("it rejects every such layer")
 
 
 def check_experts_equal_one_by_one(offer: Offer) -> None:

@@ -85,3 +85,41 @@ def test_the_input_is_not_written_to() -> None:
     before = x.clone()
     ActivationScheme(8, symmetric=False).encode(x)
     assert torch.equal(x, before)
+
+
+def static(bits: int, symmetric: bool, low: float, high: float) -> ActivationScheme:
+    low = -high if symmetric else low
+    return ActivationScheme(bits, symmetric, False, low=torch.full((1, 1), low), high=torch.full((1, 1), high))
+
+
+@given(
+    bits=st.integers(2, 8),
+    symmetric=st.booleans(),
+    low=st.floats(-(2.0**100), 0, width=32),
+    high=st.floats(0, 2.0**100, width=32),
+    size=st.sampled_from([1e-30, 1e-3, 1.0, 1e20]),
+)
+def test_the_values_of_codes_have_those_codes(bits: int, symmetric: bool, low: float, high: float, size: float) -> None:
+    scheme = static(bits, symmetric, low, high)
+    x = torch.cat(
+        [normal(3, 40) * size, normal(3, 40) * max(high, -low), torch.tensor([[0.0, torch.inf, -torch.inf]] * 3)], 1
+    )
+    codes = scheme.codes(x)
+    assert torch.equal(codes, scheme.encode(x).codes)
+    assert torch.equal(scheme.codes(scheme.values(codes)), codes)
+    assert torch.equal(scheme.codes(scheme.values(codes.view(3, 1, -1))), codes.view(3, 1, -1))
+
+
+def test_nan_is_no_code() -> None:
+    scheme = static(8, False, -1, 1)
+    assert scheme.codes(torch.tensor([[torch.nan, 0.5]])).isnan().tolist() == [[True, False]]
+    assert scheme.values(torch.tensor([[torch.nan, 3.0]])).isnan().tolist() == [[True, False]]
+
+
+def test_schemes_agree_that_give_every_number_the_same_code() -> None:
+    scheme = static(8, False, -1, 1)
+    assert scheme.is_static and scheme.agrees(static(8, False, -1, 1))
+    for other in (static(7, False, -1, 1), static(8, True, -1, 1), static(8, False, -1, 1.5), ActivationScheme(8)):
+        assert not scheme.agrees(other)
+        assert not other.agrees(scheme)
+    assert not ActivationScheme(8).is_static

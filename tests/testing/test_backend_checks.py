@@ -29,6 +29,7 @@ class Good(ReferenceBackend):
     """The reference by another name, which runs the experts of a mixture too."""
 
     name: ClassVar[str] = "tried"
+    hands_over_codes: ClassVar[bool] = True
 
     def experts(self, kernels: Sequence[Kernel]) -> Grouped | None:
         return lambda x, weights: combine([kernel.call for kernel in kernels], x, weights)
@@ -131,6 +132,28 @@ class PlansOneRowOfConstants(Good):
         return lambda shape: lambda x: run(shape)(x)[:1] if lone else run(shape)(x)
 
 
+class LosesNaNInCodes(Good):
+    def compile(self, program: Program) -> Compiled:
+        coded = bool(program.handed_over())
+        return lambda shape: lambda x: program(x).nan_to_num() if coded else program(x)
+
+
+class EncodesOtherwise(Good):
+    """Takes another range for the codes that the first layer hands over."""
+
+    def compile(self, program: Program) -> Compiled:
+        first, *others = program.steps
+        if isinstance(first, PackedStep) and first.codes is not None:
+            assert first.codes.high is not None
+            codes = replace(first.codes, high=first.codes.high * 1.01)
+            program = Program((replace(first, codes=codes), *others), program.output)
+        return lambda shape: program
+
+
+class HandsOverFloats(Good):
+    hands_over_codes: ClassVar[bool] = False
+
+
 class IgnoresWeightsOfExperts(Good):
     """Adds the outputs of the experts that a row calls, whatever its weights are."""
 
@@ -208,6 +231,8 @@ FAULTY: list[tuple[type[ReferenceBackend], str, str]] = [
     (RefusesPlansSilently, "plans_compute_their_steps", "without a reason"),
     (PlansWithoutNorms, "plans_compute_their_steps", "packed linear + batch norm + relu: off by"),
     (PlansOneRowOfConstants, "plans_compute_their_steps", "constant: (1, 4)"),
+    (LosesNaNInCodes, "plans_hand_over_codes", "NaN elsewhere"),
+    (EncodesOtherwise, "plans_hand_over_codes", "from the plan of floats"),
     (IgnoresWeightsOfExperts, "experts_equal_one_by_one", "from one by one"),
     (MixesRowsOfExperts, "experts_equal_one_by_one", "NaN in one row changes another's output"),
 ]
@@ -238,6 +263,11 @@ def test_a_backend_that_rejects_every_layer_is_skipped_with_the_reason() -> None
 def test_a_backend_that_compiles_no_plan_is_skipped_with_the_reason() -> None:
     result = run_case(Case(CHECKS["plans_compute_their_steps"], offer(CompilesNoPlans)))
     assert result.status == "skipped" and "not this year" in result.message
+
+
+def test_a_backend_whose_plans_hand_over_floats_is_skipped() -> None:
+    result = run_case(Case(CHECKS["plans_hand_over_codes"], offer(HandsOverFloats)))
+    assert result.status == "skipped" and "floats" in result.message
 
 
 def test_a_backend_without_experts_in_one_call_is_skipped_with_the_reason() -> None:

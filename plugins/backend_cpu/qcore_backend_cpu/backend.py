@@ -37,6 +37,7 @@ class CpuBackend(Backend):
 
     name: ClassVar[str] = "cpu"
     priority: ClassVar[int] = 100
+    hands_over_codes: ClassVar[bool] = True
 
     def probe(self) -> Probe:
         """Say which instruction sets run here, and which is used."""

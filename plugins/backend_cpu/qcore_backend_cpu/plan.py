@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qcore.backends.plan import (
+    Add,
     BatchNorm,
     Choose,
     Constant,
@@ -38,8 +39,10 @@ from qcore.backends.plan import (
     Value,
 )
 from qcore.errors import UsageError
+from qcore.tensor import ActivationScheme
 from qcore_backend_cpu.kernel import CpuKernel
 from qcore_backend_cpu.native import chosen_isa, load
+from qcore_backend_cpu.prepare import static_numbers
 
 __all__ = ["Assembly", "refusal"]
 
@@ -145,12 +148,12 @@ class Assembly:
         self._kept += step.kernel.blocks
         blocks = [block.data_ptr() for block in step.kernel.blocks]
         places, finish = self._begin(step), self._finish(step.norm, step.relu)
-        conv = step.request.conv
+        conv, exchange = step.request.conv, (step.coded, _numbers(step.codes))
         if conv is None:
-            self._native.packed_linear(*places, blocks[0], *finish)
+            self._native.packed_linear(*places, blocks[0], *finish, *exchange)
             return
         walk = [*step.request.weight_shape[2:], *conv.stride, *conv.padding, *conv.dilation]
-        self._native.packed_convolution(*places, blocks, walk, *finish)
+        self._native.packed_convolution(*places, blocks, walk, *finish, *exchange)
 
     @add.register
     def _(self, step: Linear) -> None:
@@ -192,16 +195,28 @@ class Assembly:
 
     @add.register
     def _(self, step: Relu) -> None:
+        if step.codes is not None:
+            self._native.relu_codes(*self._begin(step), _numbers(step.codes))
+            return
         wide = step.inputs[0] in self._wide
         self._native.relu(*self._begin(step), wide)
 
     @add.register
+    def _(self, step: Add) -> None:
+        self._native.add(*self._begin(step), step.relu)
+
+    @add.register
     def _(self, step: Flatten) -> None:
-        self._native.rename(*self._begin(step))
+        add = self._native.rename if step.codes is None else self._native.flatten_codes
+        add(*self._begin(step))
 
     @add.register
     def _(self, step: MaxPool) -> None:
-        self._native.max_pool(*self._begin(step), [*step.kernel, *step.stride, *step.padding, *step.dilation])
+        window = [*step.kernel, *step.stride, *step.padding, *step.dilation]
+        if step.codes is None:
+            self._native.max_pool(*self._begin(step), window)
+        else:
+            self._native.max_pool_codes(*self._begin(step), window, _numbers(step.codes))
 
     @add.register
     def _(self, step: SpatialMean) -> None:
@@ -246,6 +261,10 @@ class Assembly:
 
 
 _KNOWN = frozenset(vars(Assembly)["add"].dispatcher.registry)
+
+
+def _numbers(scheme: ActivationScheme | None) -> tuple[int, bool, float, float, float] | None:
+    return None if scheme is None else static_numbers(scheme)
 
 
 def _panels(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -97,10 +97,18 @@ def _activation(request: KernelRequest) -> tuple[int, int, bool, float, float, f
     scheme = request.activation
     if scheme is None:
         return (Input.CODED if request.coded_input else Input.REAL, 8, True, 0.0, 0.0, 0.0, 0.0)
-    if scheme.low is None or scheme.high is None:
+    if not scheme.is_static:
         return (Input.DYNAMIC, scheme.bits, scheme.symmetric, scheme.floor, 0.0, 0.0, 0.0)
+    bits, symmetric, scale, inverse, zero = static_numbers(scheme)
+    return (Input.FIXED, bits, symmetric, 0.0, scale, inverse, zero)
+
+
+def static_numbers(scheme: ActivationScheme) -> tuple[int, bool, float, float, float]:
+    """Return bits, whether symmetric, scale, inverse and zero point of a static range."""
+    assert scheme.low is not None
+    assert scheme.high is not None
     scale, inverse, zero = _fixed(scheme, scheme.low, scheme.high)
-    return (Input.FIXED, scheme.bits, scheme.symmetric, 0.0, float(scale), float(inverse), float(zero))
+    return (scheme.bits, scheme.symmetric, float(scale), float(inverse), float(zero))
 
 
 def _fixed(scheme: ActivationScheme, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -16,6 +16,13 @@ constexpr int64_t SLACK = 64;                 // vectors read a little past the 
 constexpr int64_t SHORT = 16;                 // bytes that are copied faster than counted
 constexpr int64_t WORTH_A_THREAD = 1 << 21;   // products below which a woken thread comes too late to help
 
+// Floats that outputs go to: those of all pixels of an image, or those from pixel `first` on.
+struct Place {
+  float* y;
+  int64_t first;
+  Layout layout;
+};
+
 struct Convolution {
   const Machine& machine;
   const std::vector<const uint8_t*>& blocks;
@@ -51,8 +58,27 @@ struct Convolution {
     return image + ((row + g.padding_height) * padded_width + g.padding_width) * g.channels;
   }
 
-  // Code an image to (height, width, channels) with its padding: the byte that stands for zero. `sums`: of each pixel.
-  Token encode_image(const float* x, const Coded* coded, int64_t index, int8_t* image, int32_t* sums) const {
+  // Lay out the codes of an image as (height, width, channels) with its padding: the byte that stands for zero. `sums`:
+  // of each pixel.
+  Token take_image(const Source& from, int64_t index, int8_t* image, int32_t* sums) const {
+    const int64_t n = g.channels * g.height * g.width;
+    const Token token = from.bytes.codes ? copy_image(from.bytes, index, image)
+                                         : encode_image(from.x + index * n, from.coded, index, image);
+    for (int64_t i = 0; sums && i < image_pixels(); ++i) sums[i] = pixel_sum(image + i * g.channels);
+    return token;
+  }
+
+  Token copy_image(const Bytes& from, int64_t index, int8_t* image) const {
+    const Coder c = fixed_coder(header().activation);
+    const int64_t n = g.width * g.channels;
+    if (g.padding_height || g.padding_width) std::memset(image, -c.shift, size_t(image_nbytes()));
+    for (int64_t i = 0; i < g.height; ++i) {
+      std::memcpy(interior(image, i), from.codes + (index * g.height + i) * n, size_t(n));
+    }
+    return {from.nan[index] ? std::numeric_limits<float>::quiet_NaN() : c.scale, c.step, c.shift};
+  }
+
+  Token encode_image(const float* x, const Coded* coded, int64_t index, int8_t* image) const {
     const int64_t area = g.height * g.width;
     const Coder c = coder_of(machine, header().activation, x, g.channels * area, coded, index);
     if (g.padding_height || g.padding_width) std::memset(image, -c.shift, size_t(image_nbytes()));
@@ -63,7 +89,6 @@ struct Convolution {
     } else {
       encode_planes(c, x, image, &nan);
     }
-    for (int64_t i = 0; sums && i < image_pixels(); ++i) sums[i] = pixel_sum(image + i * g.channels);
     return {nan ? std::numeric_limits<float>::quiet_NaN() : c.scale, c.step, c.shift};
   }
 
@@ -116,10 +141,10 @@ struct Convolution {
     return int32_t(token.step * sum + header().cols * token.shift);
   }
 
-  Output output(float* y, int64_t first, int64_t group) const {
-    const int64_t channel = group * (g.out_channels / groups());
-    if (layout == Layout::channels_last) return {y + first * g.out_channels + channel, g.out_channels, 1};
-    return {y + channel * pixels() + first, 1, pixels()};
+  Output output(const Place& to, int64_t pixel, int64_t group) const {
+    const int64_t channel = group * (g.out_channels / groups()), at = pixel - to.first;
+    if (to.layout == Layout::channels_last) return {to.y + at * g.out_channels + channel, g.out_channels, 1};
+    return {to.y + channel * pixels() + at, 1, pixels()};
   }
 
   void run_panels(int64_t group, const Codes& codes, const Output& out) const {
@@ -129,7 +154,7 @@ struct Convolution {
   }
 
   void run_tile(const int8_t* image, const int32_t* sums, const Token& token, int64_t first, int64_t count,
-                float* y) const {
+                const Place& to) const {
     Token tokens[TILE];
     int32_t totals[TILE];
     for (int64_t i = 0; i < count; ++i) tokens[i] = token;
@@ -141,7 +166,7 @@ struct Convolution {
         unfold(image, first + i, group, row);
         totals[i] = sums ? total(sums, first + i, token) : window_total(row, token);
       }
-      run_panels(group, Codes{codes, stride, tokens, totals, count, plain(&token, 1), 1, 0}, output(y, first, group));
+      run_panels(group, Codes{codes, stride, tokens, totals, count, plain(&token, 1), 1, 0}, output(to, first, group));
     }
   }
 
@@ -150,7 +175,7 @@ struct Convolution {
   }
 
   void run_in_place(const int8_t* image, const int32_t* sums, const Token& token, int64_t first, int64_t count,
-                    float* y) const {
+                    const Place& to) const {
     Token tokens[TILE];
     int32_t totals[TILE];
     for (int64_t i = 0; i < TILE; ++i) tokens[i] = token;
@@ -160,39 +185,55 @@ struct Convolution {
       for (int64_t i = 0; i < n; ++i) totals[i] = total(sums, start + i, token);
       const Codes codes{image + corner(start) * g.channels, g.stride_width * g.channels, tokens, totals, n,
                         plain(&token, 1), g.kernel_height, line};
-      run_panels(0, codes, output(y, start, 0));
+      run_panels(0, codes, output(to, start, 0));
       start += n;
     }
+  }
+
+  // `count` pixels of image `index`, from pixel `first` on.
+  void run_pixels(const int8_t* image, const int32_t* sums, const Token& token, int64_t index, int64_t first,
+                  int64_t count, const Target& to) const {
+    const Place place = to.over ? Place{held(count), first, Layout::channels_last}
+                                : Place{to.y + index * g.out_channels * pixels(), 0, layout};
+    if (in_place()) run_in_place(image, sums, token, first, count, place);
+    else run_tile(image, sums, token, first, count, place);
+    if (!to.over) return;
+    bool nan = false;
+    int8_t* codes = to.codes + (index * pixels() + first) * g.out_channels;
+    to.over->apply(machine, place.y, count * g.out_channels, codes, &nan);
+    if (nan) __atomic_store_n(to.nan + index, uint8_t(1), __ATOMIC_RELAXED);
+  }
+
+  float* held(int64_t count) const {
+    return reinterpret_cast<float*>(scratch<Purpose::outputs>(4 * count * g.out_channels));
   }
 };
 
 }  // namespace
 
 void run_convolution(const Machine& machine, const std::vector<const uint8_t*>& blocks, const Geometry& g,
-                     const float* x, const Coded* coded, int64_t images, float* y, int threads, Layout layout) {
+                     const Source& from, int64_t images, const Target& to, int threads, Layout layout) {
   const Convolution c(machine, blocks, g, layout);
-  const bool in_place = c.in_place(), summed = c.groups() == 1;
+  const bool summed = c.groups() == 1;
   const int64_t fit = IMAGE_NBYTES / (c.image_nbytes() + 1) + 1, most = images < fit ? images : fit;
   const auto held = allocate<int8_t>(most * c.image_nbytes() + SLACK);
   const auto tokens = allocate<Token>(most);
   const auto sums = allocate<int32_t>(summed ? most * c.image_pixels() : 0);
   const int64_t tile = c.tile(), tiles = tile ? (c.pixels() + tile - 1) / tile : 0;
-  const int64_t in = g.channels * g.height * g.width, out = g.out_channels * c.pixels();
-  const int64_t work = out * c.header().cols * images;
+  const int64_t work = g.out_channels * c.pixels() * c.header().cols * images;
   const int use = work < WORTH_A_THREAD ? 1 : threads;
   auto image = [&](int64_t i) { return &held[size_t(i * c.image_nbytes())]; };
   auto sums_of = [&](int64_t i) { return summed ? &sums[size_t(i * c.image_pixels())] : nullptr; };
   for (int64_t first = 0; first < images; first += most) {
     const int64_t n = images - first < most ? images - first : most;
     parallel_for(use, n, [&](int64_t i) {
-      tokens[size_t(i)] = c.encode_image(x + (first + i) * in, coded, first + i, image(i), sums_of(i));
+      tokens[size_t(i)] = c.take_image(from, first + i, image(i), sums_of(i));
+      if (to.over) to.nan[first + i] = 0;
     });
     parallel_for(use, n * tiles, [&](int64_t t) {
       const int64_t i = t / tiles, start = t % tiles * tile, left = c.pixels() - start;
       const int64_t count = left < tile ? left : tile;
-      float* to = y + (first + i) * out;
-      if (in_place) c.run_in_place(image(i), sums_of(i), tokens[size_t(i)], start, count, to);
-      else c.run_tile(image(i), sums_of(i), tokens[size_t(i)], start, count, to);
+      c.run_pixels(image(i), sums_of(i), tokens[size_t(i)], first + i, start, count, to);
     });
   }
 }

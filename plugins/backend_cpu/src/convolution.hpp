@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "linear.hpp"
+#include "handover.hpp"
 
 namespace qcore {
 
@@ -19,13 +19,21 @@ struct Geometry {
   int64_t out_channels, out_height, out_width;
 };
 
-// Order of images in memory, of the input and the output alike.
+// Order of images of floats in memory, of the input and the output alike. Those of codes have their channels last.
 enum class Layout { channels_first, channels_last };
 
-// y (images, out_channels, out_height, out_width) from x (images, channels, height, width); one block a group, columns
-// in the order (kernel height, kernel width, channel).
+// Where the outputs go: floats, or codes that are handed over, with whether there is NaN in each image.
+struct Target {
+  float* y = nullptr;
+  const HandOver* over = nullptr;
+  int8_t* codes = nullptr;
+  uint8_t* nan = nullptr;
+};
+
+// (images, out_channels, out_height, out_width) from (images, channels, height, width); one block a group, columns in
+// the order (kernel height, kernel width, channel).
 void run_convolution(const Machine& machine, const std::vector<const uint8_t*>& blocks, const Geometry& g,
-                     const float* x, const Coded* coded, int64_t images, float* y, int threads,
+                     const Source& from, int64_t images, const Target& to, int threads,
                      Layout layout = Layout::channels_first);
 
 }  // namespace qcore

@@ -20,7 +20,7 @@ void run_moe_linear(const std::vector<const uint8_t*>& blocks, const float* weig
     const int64_t n = rows - m < most ? rows - m : most;
     auto run = [&](int64_t e, const float* from, int64_t count, float* to) {
       const uint8_t* block = blocks[size_t(e)];
-      run_linear(machine_for(header_of(block)), block, from, nullptr, count, to, threads);
+      run_linear(machine_for(header_of(block)), block, Source{from}, count, to, threads);
     };
     grouped(weights + m * experts, n, experts, x + m * h.cols, h.cols, y + m * h.rows, h.rows, memory.get(), run);
   }

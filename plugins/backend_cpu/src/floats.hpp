@@ -43,8 +43,14 @@ struct FloatKernels {
   // y = max(x, 0), and NaN of NaN.
   void (*relu)(const float* x, int64_t n, float* y);
 
+  // y = a + b.
+  void (*add)(const float* a, const float* b, int64_t n, bool relu, float* y);
+
   // y[i] = the largest of two neighbours in each of two lines; NaN where one is.
   void (*pool_pairs)(const float* upper, const float* lower, int64_t n, float* y);
+
+  // y = max(x, y), of codes.
+  void (*larger_bytes)(const int8_t* x, int64_t n, int8_t* y);
 };
 
 extern const FloatKernels PORTABLE_FLOATS;

@@ -188,6 +188,14 @@ void relu(const float* x, int64_t n, float* y) {
   for (int64_t i = 0; i < n; ++i) y[i] = x[i] < 0 ? 0.0f : x[i];
 }
 
+void add(const float* a, const float* b, int64_t n, bool relu, float* y) {
+  const float low = relu ? 0.0f : -INFINITY;
+  for (int64_t i = 0; i < n; ++i) {
+    const float v = a[i] + b[i];
+    y[i] = v < low ? low : v;
+  }
+}
+
 inline float larger(float a, float b) { return a > b || a != a ? a : b; }
 
 void pool_pairs(const float* upper, const float* lower, int64_t n, float* y) {
@@ -196,8 +204,13 @@ void pool_pairs(const float* upper, const float* lower, int64_t n, float* y) {
   }
 }
 
+void larger_bytes(const int8_t* x, int64_t n, int8_t* y) {
+  for (int64_t i = 0; i < n; ++i) y[i] = x[i] > y[i] ? x[i] : y[i];
+}
+
 constexpr FloatKernels FLOATS = {linear,     widening_linear, wide_linear, layer_norm,       batch_norm,
-                                 batch_norm_each, standardize, standardize_each, relu, pool_pairs};
+                                 batch_norm_each, standardize, standardize_each, relu, add, pool_pairs,
+                                 larger_bytes};
 
 }  // namespace
 }  // namespace qcore

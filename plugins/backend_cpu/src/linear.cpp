@@ -65,9 +65,26 @@ struct Buffers {
   int32_t* total_buffer(int64_t n) { return n <= FEW ? few_totals : (totals = allocate<int32_t>(n)).get(); }
 };
 
-Token encode_row(const Machine& machine, const Header& h, const float* x, const Coded* coded, int64_t row,
-                 int8_t* codes, int32_t* totals) {
-  const Coder c = coder_of(machine, h.activation, x, h.cols, coded, row);
+Token copy_row(const Machine& machine, const Header& h, const Bytes& from, int64_t row, int8_t* codes,
+               int32_t* totals) {
+  const Coder c = fixed_coder(h.activation);
+  const int8_t* x = from.codes + row * h.cols;
+  for (int64_t s = 0; s < h.segments; ++s) {
+    const int64_t n = segment_length(h, s);
+    int8_t* to = codes + s * h.padded_segment;
+    std::memcpy(to, x, size_t(n));
+    std::memset(to + n, 0, size_t(h.padded_segment - n));
+    totals[s] = int32_t(machine.rows->sum(to, n) + n * c.shift);
+    x += n;
+  }
+  return {from.nan[row] ? std::numeric_limits<float>::quiet_NaN() : c.scale, c.step, c.shift};
+}
+
+Token encode_row(const Machine& machine, const Header& h, const Source& from, int64_t row, int8_t* codes,
+                 int32_t* totals) {
+  if (from.bytes.codes) return copy_row(machine, h, from.bytes, row, codes, totals);
+  const float* x = from.x + row * h.cols;
+  const Coder c = coder_of(machine, h.activation, x, h.cols, from.coded, row);
   bool nan = false;
   for (int64_t s = 0; s < h.segments; ++s) {
     const int64_t n = segment_length(h, s);
@@ -98,6 +115,12 @@ Coder dynamic_affine_coder(float low, float high, int bits) {
   return affine(scale, inverse, zero > 0 ? (zero < q ? zero : q) : 0, bits);
 }
 
+Coder fixed_coder(const Activation& a) {
+  if (!a.symmetric) return affine(a.scale, a.inverse, a.zero_point, a.bits);
+  const float q = float((1 << (a.bits - 1)) - 1);
+  return {a.scale, a.inverse, -q, q, 0, 1, 0, 0, false};
+}
+
 Coder coder_of(const Machine& machine, const Activation& a, const float* x, int64_t n, const Coded* coded,
                int64_t index) {
   if (coded) {
@@ -106,11 +129,7 @@ Coder coder_of(const Machine& machine, const Activation& a, const float* x, int6
     const float low = float(-128 * coded->step + coded->less), high = float(127 * coded->step + coded->less);
     return {coded->scale[i], 1, low, high, coded->less, coded->step, coded->less - zero, zero, false};
   }
-  if (a.input == Input::fixed) {
-    if (!a.symmetric) return affine(a.scale, a.inverse, a.zero_point, a.bits);
-    const float q = float((1 << (a.bits - 1)) - 1);
-    return {a.scale, a.inverse, -q, q, 0, 1, 0, 0, false};
-  }
+  if (a.input == Input::fixed) return fixed_coder(a);
   float low, high;
   machine.coding->range(x, n, &low, &high);
   if (!a.symmetric) return dynamic_affine_coder(low, high, a.bits);
@@ -124,10 +143,9 @@ int64_t encode(const Machine& machine, const Coder& c, const float* x, int64_t n
   return machine.coding->encode(x, n, c.inverse, c.low, c.high, c.less, codes, nan);
 }
 
-void run_linear(const Machine& machine, const uint8_t* block, const float* x, const Coded* coded, int64_t rows,
-                float* y, int threads) {
+void run_linear(const Machine& machine, const uint8_t* block, const Source& from, int64_t rows, float* y, int threads) {
   const Header& h = header_of(block);
-  if (h.activation.input == Input::real) return run_reals(machine, block, x, rows, y, threads);
+  if (h.activation.input == Input::real) return run_reals(machine, block, from.x, rows, y, threads);
   const int64_t stride = codes_stride(h), most = rows < ROWS_AT_ONCE ? rows : ROWS_AT_ONCE;
   const int64_t panels = panels_of(h);
   Buffers buffers;
@@ -141,8 +159,7 @@ void run_linear(const Machine& machine, const uint8_t* block, const float* x, co
     const int64_t blocks = n >= 16 ? (n + 7) / 8 : 1, each = (n + blocks - 1) / blocks;
     parallel_for(use, blocks, [&](int64_t i) {
       for (int64_t r = i * each; r < n && r < (i + 1) * each; ++r) {
-        tokens[r] = encode_row(machine, h, x + (m + r) * h.cols, coded, m + r, codes + r * stride,
-                               totals + r * h.segments);
+        tokens[r] = encode_row(machine, h, from, m + r, codes + r * stride, totals + r * h.segments);
       }
     });
     const bool simple = plain(tokens, n);

@@ -83,14 +83,14 @@ struct Preparation {
 
 void linear(uintptr_t block, uintptr_t x, int64_t rows, uintptr_t y, int threads) {
   const uint8_t* b = pointer<uint8_t>(block);
-  run_linear(machine_for(header_of(b)), b, pointer<float>(x), nullptr, rows, reinterpret_cast<float*>(y), threads);
+  run_linear(machine_for(header_of(b)), b, Source{pointer<float>(x)}, rows, reinterpret_cast<float*>(y), threads);
 }
 
 void linear_coded(uintptr_t block, uintptr_t x, int64_t rows, uintptr_t y, int threads, uintptr_t scale,
                   uintptr_t zero_point, bool per_row, int step, int less) {
   const uint8_t* b = pointer<uint8_t>(block);
   const Coded coded{pointer<float>(scale), pointer<float>(zero_point), per_row, step, less};
-  run_linear(machine_for(header_of(b)), b, pointer<float>(x), &coded, rows, reinterpret_cast<float*>(y), threads);
+  run_linear(machine_for(header_of(b)), b, Source{pointer<float>(x), &coded}, rows, reinterpret_cast<float*>(y), threads);
 }
 
 Geometry geometry_of(const std::vector<int64_t>& v) {
@@ -104,9 +104,10 @@ void convolution(const std::vector<uintptr_t>& addresses, const std::vector<int6
   std::vector<const uint8_t*> blocks;
   for (const uintptr_t address : addresses) blocks.push_back(pointer<uint8_t>(address));
   const Coded coded{pointer<float>(scale), pointer<float>(zero_point), per_row, 1, less};
-  run_convolution(machine_for(header_of(blocks.at(0))), blocks, geometry_of(geometry), pointer<float>(x),
-                  scale ? &coded : nullptr, images, reinterpret_cast<float*>(y), threads,
-                  channels_last ? Layout::channels_last : Layout::channels_first);
+  const Layout layout = channels_last ? Layout::channels_last : Layout::channels_first;
+  const Source from{pointer<float>(x), scale ? &coded : nullptr};
+  run_convolution(machine_for(header_of(blocks.at(0))), blocks, geometry_of(geometry), from, images,
+                  Target{reinterpret_cast<float*>(y)}, threads, layout);
 }
 
 bool fake(const std::string& isa, uintptr_t x, int64_t slices, int64_t n, int bits, bool symmetric, float floor,

@@ -26,6 +26,12 @@ char* arena(int64_t n) {
   return held.get();
 }
 
+// Bytes of a sample of the output.
+int64_t nbytes_of(const Step& step, const Shape& shape) {
+  if (step.gives() == Kind::floats) return shape.size() * step.item_nbytes();
+  return shape.size() + tokens_of(shape, step.gives());
+}
+
 }  // namespace
 
 // A place for values that follow one another in it.
@@ -70,7 +76,7 @@ std::vector<Placement::Storage> Placement::find_storages(std::vector<int>* of) c
       storage.last = storage.last > last ? storage.last : last;
       of->push_back(before);
     } else {
-      const int64_t nbytes = round_up(shapes_[size_t(step.output)].size() * step.item_nbytes(), ALIGNMENT);
+      const int64_t nbytes = round_up(nbytes_of(step, shapes_[size_t(step.output)]), ALIGNMENT);
       of->push_back(int(found.size()));
       found.push_back({nbytes, 0, i, last > i ? last : i});
     }

@@ -35,6 +35,10 @@ struct Frame {
   int threads;
 };
 
+// How a value lies in memory: floats (or doubles), or codes and then a byte a token that is 1 where it held NaN. Codes are
+// rows of features, each a token; or images with their channels last, each of them a token.
+enum class Kind { floats, rows, images };
+
 class Step {
  public:
   Step(std::vector<int> inputs, int output) : inputs(std::move(inputs)), output(output) {}
@@ -43,6 +47,9 @@ class Step {
 
   // Bytes of a number of the output.
   virtual int64_t item_nbytes() const { return 4; }
+  // What the first input and the output are; other inputs are floats.
+  virtual Kind takes() const { return Kind::floats; }
+  virtual Kind gives() const { return Kind::floats; }
   // Whether the output may lie where the first input does: it has as many numbers, of the same size.
   virtual bool in_place() const { return false; }
   // Whether the output is the input, under another shape.
@@ -62,6 +69,11 @@ class Step {
   T* out(const Frame& f) const {
     return reinterpret_cast<T*>(f.value[output]);
   }
+  // Codes (rows, shape) and then the bytes of their tokens.
+  int8_t* codes_in(const Frame& f) const { return reinterpret_cast<int8_t*>(f.value[inputs[0]]); }
+  int8_t* codes_out(const Frame& f) const { return reinterpret_cast<int8_t*>(f.value[output]); }
+  uint8_t* nan_in(const Frame& f) const;
+  uint8_t* nan_out(const Frame& f) const;
   const Shape& in_shape(const Frame& f, size_t i = 0) const;
   const Shape& out_shape(const Frame& f) const;
 };
@@ -104,7 +116,18 @@ class Placement {
   int64_t row_nbytes_ = 0;
 };
 
+// The tokens of a sample of codes.
+inline int64_t tokens_of(const Shape& shape, Kind kind) {
+  return kind == Kind::images || shape.last() == 0 ? 1 : shape.size() / shape.last();
+}
+
 inline const Shape& Step::in_shape(const Frame& f, size_t i) const { return f.placement.shape(inputs[i]); }
 inline const Shape& Step::out_shape(const Frame& f) const { return f.placement.shape(output); }
+inline uint8_t* Step::nan_in(const Frame& f) const {
+  return reinterpret_cast<uint8_t*>(codes_in(f)) + f.rows * in_shape(f).size();
+}
+inline uint8_t* Step::nan_out(const Frame& f) const {
+  return reinterpret_cast<uint8_t*>(codes_out(f)) + f.rows * out_shape(f).size();
+}
 
 }  // namespace qcore

@@ -42,17 +42,36 @@ Geometry between(const Geometry& walk, const Shape& from, const Shape& to) {
 
 void PackedLinearStep::run(const Frame& f) const {
   const Header& h = header_of(block);
-  float* y = out<float>(f);
+  float* y = codes.given ? reinterpret_cast<float*>(f.workspace) : out<float>(f);
   const int64_t rows = h.rows ? f.rows * (out_shape(f).size() / h.rows) : 0;
-  run_linear(machine_for(h), block, in<float>(f), nullptr, rows, y, f.threads);
+  const Source from = codes.takes_codes ? Source{nullptr, nullptr, {codes_in(f), nan_in(f)}} : Source{in<float>(f)};
+  run_linear(machine_for(h), block, from, rows, y, f.threads);
   finish.apply(floats, out_shape(f), y, f.rows, y);
+  if (!codes.given) return;
+  const Machine& machine = machine_for(h);
+  const Coder coder = fixed_coder(*codes.given);
+  for (int64_t i = 0; i < rows; ++i) {
+    bool nan = false;
+    encode(machine, coder, y + i * h.rows, h.rows, codes_out(f) + i * h.rows, &nan);
+    nan_out(f)[i] = nan;
+  }
+}
+
+int64_t PackedLinearStep::workspace(const Placement& p, size_t) const {
+  return codes.given ? round_up(int64_t(sizeof(float)) * p.shape(output).size(), ALIGNMENT) : 0;
 }
 
 void PackedConvolutionStep::run(const Frame& f) const {
   const Shape& to = out_shape(f);
   const Geometry g = between(walk, in_shape(f), to);
+  const Machine& machine = machine_for(header_of(blocks[0]));
+  const Source from = codes.takes_codes ? Source{nullptr, nullptr, {codes_in(f), nan_in(f)}} : Source{in<float>(f)};
+  if (over) {
+    run_convolution(machine, blocks, g, from, f.rows, Target{nullptr, &*over, codes_out(f), nan_out(f)}, f.threads);
+    return;
+  }
   float* y = out<float>(f);
-  run_convolution(machine_for(header_of(blocks[0])), blocks, g, in<float>(f), nullptr, f.rows, y, f.threads);
+  run_convolution(machine, blocks, g, from, f.rows, Target{y}, f.threads);
   finish.apply(floats, to, y, f.rows, y);
 }
 
@@ -107,6 +126,10 @@ void ReluStep::run(const Frame& f) const {
   const double* x = in<double>(f);
   double* y = out<double>(f);
   for (int64_t i = 0; i < n; ++i) y[i] = x[i] < 0 ? 0.0 : x[i];
+}
+
+void AddStep::run(const Frame& f) const {
+  floats.add(in<float>(f), in<float>(f, 1), f.rows * out_shape(f).size(), relu, out<float>(f));
 }
 
 void MaxPoolStep::run(const Frame& f) const {

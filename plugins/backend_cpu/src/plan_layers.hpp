@@ -1,6 +1,7 @@
 // The steps of layers: qcore.backends.plan.layers.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "convolution.hpp"
@@ -22,26 +23,44 @@ struct Finish {
 // How a convolution walks from a frame's input to its output.
 Geometry between(const Geometry& walk, const Shape& from, const Shape& to);
 
+// How a packed layer takes its input and gives its output: as floats, or as codes, which `given` says how to make.
+struct Exchange {
+  bool takes_codes;
+  std::optional<Activation> given;
+};
+
 struct PackedLinearStep : Step {
-  PackedLinearStep(int x, int y, const FloatKernels& floats, const uint8_t* block, Finish finish)
-      : Step({x}, y), floats(floats), block(block), finish(finish) {}
+  PackedLinearStep(int x, int y, const FloatKernels& floats, const uint8_t* block, Finish finish, const Exchange& codes)
+      : Step({x}, y), floats(floats), block(block), finish(finish), codes(codes) {}
   void run(const Frame& f) const override;
+  Kind takes() const override { return codes.takes_codes ? Kind::rows : Kind::floats; }
+  Kind gives() const override { return codes.given ? Kind::rows : Kind::floats; }
+  int64_t workspace(const Placement& p, size_t) const override;
 
   const FloatKernels& floats;
   const uint8_t* block;
   Finish finish;
+  Exchange codes;
 };
 
 struct PackedConvolutionStep : Step {
   PackedConvolutionStep(int x, int y, const FloatKernels& floats, std::vector<const uint8_t*> blocks, Geometry walk,
-                        Finish finish)
-      : Step({x}, y), floats(floats), blocks(std::move(blocks)), walk(walk), finish(finish) {}
+                        Finish finish, const Exchange& codes)
+      : Step({x}, y), floats(floats), blocks(std::move(blocks)), walk(walk), finish(finish), codes(codes) {
+    if (!codes.given) return;
+    const int64_t channels = header_of(this->blocks[0]).rows * int64_t(this->blocks.size());
+    over.emplace(floats, channels, finish.multiplier, finish.offset, finish.relu, *codes.given);
+  }
   void run(const Frame& f) const override;
+  Kind takes() const override { return codes.takes_codes ? Kind::images : Kind::floats; }
+  Kind gives() const override { return codes.given ? Kind::images : Kind::floats; }
 
   const FloatKernels& floats;
   std::vector<const uint8_t*> blocks;
   Geometry walk;  // its sizes are those of a frame's shapes
   Finish finish;
+  Exchange codes;
+  std::optional<HandOver> over;
 };
 
 struct LinearStep : Step {
@@ -115,6 +134,15 @@ struct ReluStep : Step {
 
   const FloatKernels& floats;
   bool wide;
+};
+
+struct AddStep : Step {
+  AddStep(int a, int b, int y, const FloatKernels& floats, bool relu) : Step({a, b}, y), floats(floats), relu(relu) {}
+  void run(const Frame& f) const override;
+  bool in_place() const override { return true; }
+
+  const FloatKernels& floats;
+  bool relu;
 };
 
 struct RenameStep : Step {

@@ -1,13 +1,17 @@
 #include "plan_module.hpp"
 
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <stdexcept>
 #include <string>
 
 #include "experts.hpp"
+#include "machine.hpp"
+#include "plan_codes.hpp"
 #include "plan_layers.hpp"
 #include "plan_routing.hpp"
 
@@ -30,9 +34,26 @@ std::vector<const uint8_t*> blocks_of(const Addresses& addresses) {
   return blocks;
 }
 
-// Collects the steps of a program; a step reads values that are there already.
+// Bits, whether symmetric, scale, inverse and zero point of a static range.
+using Scheme = std::tuple<int, bool, float, float, float>;
+
+Activation activation_of(const Scheme& s) {
+  const auto [bits, symmetric, scale, inverse, zero] = s;
+  if (bits < 2 || bits > 8) throw std::invalid_argument("codes of 2 to 8 bits");
+  return {Input::fixed, bits, symmetric, 0, scale, inverse, zero};
+}
+
+const RowKernels& rows_for(const std::string& isa) {
+  for (const InstructionSet& set : instruction_sets()) {
+    if (set.supported && set.machine.kernels->name == isa) return *set.machine.rows;
+  }
+  return PORTABLE_ROWS;
+}
+
+// Collects the steps of a program; a step reads values that are there already, and of the kind that it takes.
 struct Assembly {
-  explicit Assembly(const std::string& isa) : floats(floats_for(isa)), program(std::make_shared<Program>()) {}
+  explicit Assembly(const std::string& isa)
+      : floats(floats_for(isa)), rows(rows_for(isa)), program(std::make_shared<Program>()) {}
 
   template <class S, class... Args>
   void add(Args&&... args) {
@@ -41,6 +62,10 @@ struct Assembly {
     bool known = step->output == next;
     for (const int value : step->inputs) known = known && value >= 0 && value < next;
     if (!known) throw std::invalid_argument("values are numbered in the order in which steps give them");
+    for (size_t i = 0; i < step->inputs.size(); ++i) {
+      const Kind wanted = i ? Kind::floats : step->takes();
+      if (kind(step->inputs[i]) != wanted) throw std::invalid_argument("a step takes codes, or floats, as they are given");
+    }
     program->steps.push_back(std::move(step));
   }
 
@@ -48,12 +73,26 @@ struct Assembly {
     return {pointer<float>(multiplier), pointer<float>(offset), relu};
   }
 
+  Kind kind(int value) const { return value ? program->steps[size_t(value - 1)]->gives() : Kind::floats; }
+
   const FloatKernels& floats;
+  const RowKernels& rows;
   std::shared_ptr<Program> program;
 };
 
-void add_packed_linear(Assembly& a, int x, int y, uintptr_t block, uintptr_t multiplier, uintptr_t offset, bool relu) {
-  a.add<PackedLinearStep>(x, y, a.floats, pointer<uint8_t>(block), a.finish(multiplier, offset, relu));
+// How the layer of `block` exchanges codes; those that it takes are made by its own static range.
+Exchange exchange_of(const uint8_t* block, bool takes_codes, const std::optional<Scheme>& given) {
+  if (takes_codes && header_of(block).activation.input != Input::fixed) {
+    throw std::invalid_argument("a layer that takes codes has a static range");
+  }
+  return {takes_codes, given ? std::optional<Activation>(activation_of(*given)) : std::nullopt};
+}
+
+void add_packed_linear(Assembly& a, int x, int y, uintptr_t block, uintptr_t multiplier, uintptr_t offset, bool relu,
+                       bool takes_codes, const std::optional<Scheme>& given) {
+  const uint8_t* b = pointer<uint8_t>(block);
+  const Exchange codes = exchange_of(b, takes_codes, given);
+  a.add<PackedLinearStep>(x, y, a.floats, b, a.finish(multiplier, offset, relu), codes);
 }
 
 // `walk`: kernel, stride, padding, dilation; each height and width.
@@ -63,8 +102,11 @@ Geometry walk_of(const std::vector<int64_t>& walk) {
 }
 
 void add_packed_convolution(Assembly& a, int x, int y, const Addresses& blocks, const std::vector<int64_t>& walk,
-                            uintptr_t multiplier, uintptr_t offset, bool relu) {
-  a.add<PackedConvolutionStep>(x, y, a.floats, blocks_of(blocks), walk_of(walk), a.finish(multiplier, offset, relu));
+                            uintptr_t multiplier, uintptr_t offset, bool relu, bool takes_codes,
+                            const std::optional<Scheme>& given) {
+  const auto b = blocks_of(blocks);
+  const Exchange codes = exchange_of(b[0], takes_codes, given);
+  a.add<PackedConvolutionStep>(x, y, a.floats, b, walk_of(walk), a.finish(multiplier, offset, relu), codes);
 }
 
 void add_linear(Assembly& a, int x, int y, uintptr_t panels, uintptr_t bias, int64_t features, int64_t outputs,
@@ -101,12 +143,25 @@ void add_max_pool(Assembly& a, int x, int y, const std::vector<int64_t>& window)
   a.add<MaxPoolStep>(x, y, a.floats, window);
 }
 
+void add_max_pool_codes(Assembly& a, int x, int y, const std::vector<int64_t>& window, const Scheme& scheme) {
+  if (window.size() != 8) throw std::invalid_argument("a window of eight numbers");
+  a.add<MaxPoolCodesStep>(x, y, a.floats, window, activation_of(scheme));
+}
+
+void add_relu_codes(Assembly& a, int x, int y, const Scheme& scheme) {
+  if (x < 0 || x >= a.program->values()) throw std::invalid_argument("a value that is there");
+  a.add<ReluCodesStep>(x, y, a.kind(x), activation_of(scheme));
+}
+
 void add_tilt(Assembly& a, int p, int u, int y, uintptr_t slope, uintptr_t intercept) {
   a.add<TiltStep>(p, u, y, pointer<double>(slope), pointer<double>(intercept));
 }
 
 std::shared_ptr<Placement> make_placement(const Assembly& a, int output, const std::vector<std::vector<int64_t>>& shapes,
                                     const std::vector<std::vector<std::shared_ptr<Placement>>>& bodies) {
+  if (output < 0 || output >= a.program->values() || a.kind(output) != Kind::floats) {
+    throw std::invalid_argument("a program gives floats");
+  }
   std::vector<Shape> sizes;
   for (const auto& dim : shapes) sizes.push_back({dim});
   std::vector<std::vector<std::shared_ptr<const Placement>>> inner;
@@ -139,8 +194,12 @@ void bind_plans(nb::module_& m) {
       .def("standardize", &add_standardize)
       .def("rescale", [](Assembly& a, int x, int y, float mean, float std) { a.add<RescaleStep>(x, y, mean, std); })
       .def("relu", [](Assembly& a, int x, int y, bool wide) { a.add<ReluStep>(x, y, a.floats, wide); })
+      .def("add", [](Assembly& a, int p, int q, int y, bool relu) { a.add<AddStep>(p, q, y, a.floats, relu); })
       .def("rename", [](Assembly& a, int x, int y) { a.add<RenameStep>(x, y); })
       .def("max_pool", &add_max_pool)
+      .def("max_pool_codes", &add_max_pool_codes)
+      .def("relu_codes", &add_relu_codes)
+      .def("flatten_codes", [](Assembly& a, int x, int y) { a.add<FlattenCodesStep>(x, y, a.rows); })
       .def("spatial_mean", [](Assembly& a, int x, int y) { a.add<SpatialMeanStep>(x, y); })
       .def("masks", [](Assembly& a, int x, int y, uintptr_t p) { a.add<MasksStep>(x, y, pointer<double>(p)); })
       .def("softmax", [](Assembly& a, int x, int y) { a.add<SoftmaxStep>(x, y); })

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         SpatialMean,
         Standardization,
     )
+    from qcore.backends.plan.residual import Add
     from qcore.backends.plan.routing import (
         Choose,
         Constant,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Add",
     "BatchNorm",
     "Builder",
     "Choose",
@@ -63,7 +65,7 @@ __all__ = [
 ]
 
 _HOMES = (
-    {"Builder": "builder"}
+    {"Add": "residual", "Builder": "builder"}
     | dict.fromkeys(("Program", "Shape", "Step", "Value"), "base")
     | dict.fromkeys(
         ("Choose", "Constant", "Disagreement", "Experts", "MaskedCopies", "Normalise", "PassMean", "Softmax", "Tilt"),

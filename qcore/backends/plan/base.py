@@ -141,6 +141,22 @@ class Program:
             raise UsageError("a plan gives float32 values, not float64 ones", "end a router with builder.choose")
         return found
 
+    def handed_over(self) -> set[Value]:
+        """Return the values that are codes, not floats.
+
+        Raises:
+            UsageError: a step does not take what it would get, or the output is codes.
+        """
+        found = {step.output for step in self.steps if getattr(step, "codes", None) is not None}
+        for step in self.steps:
+            takes = bool(getattr(step, "coded", getattr(step, "codes", None) is not None))
+            if takes != (step.inputs[0] in found) or any(value in found for value in step.inputs[1:]):
+                where = step.layer or "the model"
+                raise UsageError(f"{where} ({step.title}) takes {'codes' if takes else 'floats'}, and would get others")
+        if self.output in found:
+            raise UsageError("a plan gives floats, not codes")
+        return found
+
     def walk(self) -> Iterator[Step]:
         """Yield every step, a mixture's before those of its experts."""
         for step in self.steps:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from qcore.backends.base import Kernel, KernelRequest
 from qcore.backends.plan.base import FLOAT_BOUND, Shape, Step, mismatch, sum_bound, with_relu
+from qcore.tensor import ActivationScheme
 from qcore.tensor.arithmetic import Conv2dShape
 
 __all__ = [
@@ -84,6 +85,8 @@ class PackedStep(Step):
         norm: the batch norm that follows, or None.
         relu: whether a ReLU follows.
         vectors: whether samples are (features,) alone: a batch norm is part of the layer, which goes along axis 1.
+        coded: whether the input is codes, by the scheme of the request.
+        codes: the scheme by whose codes the output is handed over; None: as floats.
     """
 
     request: KernelRequest
@@ -91,6 +94,8 @@ class PackedStep(Step):
     norm: BatchNorm | None = None
     relu: bool = False
     vectors: bool = False
+    coded: bool = False
+    codes: ActivationScheme | None = None
 
     @property
     def bound(self) -> float:
@@ -116,9 +121,13 @@ class PackedStep(Step):
         return out if self.norm is None else self.norm.infer(out)
 
     def apply(self, x: Tensor) -> Tensor:
-        """Return the layer's output."""
+        """Return the layer's output; given codes, that of numbers which have those codes."""
+        if self.coded:
+            assert self.request.activation is not None
+            x = self.request.activation.values(x)
         y = self.kernel.call(x)
-        return _relu_if(self.relu, y if self.norm is None else self.norm.apply(y))
+        y = _relu_if(self.relu, y if self.norm is None else self.norm.apply(y))
+        return y if self.codes is None else self.codes.codes(y)
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,8 +275,9 @@ class Rescaling(Step):
 
 @dataclass(frozen=True, eq=False)
 class Relu(Step):
-    """``max(x, 0)``; NaN stays."""
+    """``max(x, 0)``; NaN stays. Of codes by ``codes``, if that is not None: ``max(code, code of 0)``."""
 
+    codes: ActivationScheme | None = None
     name: ClassVar[str] = "relu"
 
     def widens(self, *precise: bool) -> bool:
@@ -276,13 +286,14 @@ class Relu(Step):
 
     def apply(self, x: Tensor) -> Tensor:
         """Return the same shape."""
-        return F.relu(x)
+        return F.relu(x) if self.codes is None else x.clamp_min(float(self.codes.codes(x.new_zeros(1))))
 
 
 @dataclass(frozen=True, eq=False)
 class Flatten(Step):
-    """All axes of a sample as one."""
+    """All axes of a sample as one; of codes by ``codes``, if that is not None."""
 
+    codes: ActivationScheme | None = None
     name: ClassVar[str] = "flatten"
 
     def widens(self, *precise: bool) -> bool:
@@ -300,13 +311,17 @@ class Flatten(Step):
 
 @dataclass(frozen=True, eq=False)
 class MaxPool(Step):
-    """The largest number of each window; a window with NaN gives NaN. Pairs are (height, width)."""
+    """The largest number of each window; a window with NaN gives NaN. Pairs are (height, width).
+
+    Of codes by ``codes``, if that is not None; a window that lies in the padding alone then gives the least code.
+    """
 
     kernel: Pair
     stride: Pair
     padding: Pair
     dilation: Pair
     ceil: bool
+    codes: ActivationScheme | None = None
     name: ClassVar[str] = "max pool"
 
     def infer(self, shape: Shape) -> Shape:
@@ -320,7 +335,8 @@ class MaxPool(Step):
 
     def apply(self, x: Tensor) -> Tensor:
         """Return (rows, channels, out_height, out_width)."""
-        return F.max_pool2d(x, self.kernel, self.stride, self.padding, self.dilation, self.ceil)
+        y = F.max_pool2d(x, self.kernel, self.stride, self.padding, self.dilation, self.ceil)
+        return y if self.codes is None else y.clamp_min(float(self.codes.codes(x.new_full((1,), -torch.inf))))
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qcore.backends.plan import (
+    Add,
     BatchNorm,
     Builder,
     Choose,
@@ -139,6 +140,10 @@ class PlanBuilder(Builder):
     def relu(self, x: Value) -> Value:
         """Add ``max(x, 0)``."""
         return self._add(Relu(*self._at(x)))
+
+    def add(self, a: Value, b: Value) -> Value:
+        """Add ``a + b``, of two values of one shape."""
+        return self._add(Add(*self._at(a, b)))
 
     def flatten(self, x: Value) -> Value:
         """Add the flattening of each sample."""

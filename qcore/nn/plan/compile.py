@@ -16,14 +16,18 @@ from qcore.backends.plan import PackedStep, Program, Step
 from qcore.backends.plan.base import Compiled, Runner, Shape
 from qcore.errors import BackendError, UsageError
 from qcore.nn.plan.builder import PlanBuilder
+from qcore.nn.plan.handover import hand_over, handed_over
 from qcore.registry import Registry
+from qcore.tensor import ActivationScheme
 
 __all__ = ["Plan", "compile_plan"]
 
 _SHAPES_HELD = 64
 
 
-def compile_plan(model: nn.Module, backend: str = "auto", *, registry: Registry | None = None) -> Plan:
+def compile_plan(
+    model: nn.Module, backend: str = "auto", *, codes: bool = True, registry: Registry | None = None
+) -> Plan:
     """Return what runs all of ``model`` in one call.
 
     The plan computes what ``model.eval()`` computes: packed layers, ReLU, max pool and flatten bit for bit; float
@@ -34,6 +38,8 @@ def compile_plan(model: nn.Module, backend: str = "auto", *, registry: Registry 
         model: a packed model in eval mode. Its float layers stay float.
         backend: what compiles the plan: a backend's name, or ``"auto"`` for the best that can; ``QCORE_BACKEND``
             overrides ``"auto"``. Packed layers keep the kernels that ``qcore.pack`` chose.
+        codes: hand over integer codes, not floats, between packed layers of one static range, where the backend can; no
+            number changes by that.
         registry: where backends are looked up; None for the default framework's.
 
     Raises:
@@ -45,18 +51,21 @@ def compile_plan(model: nn.Module, backend: str = "auto", *, registry: Registry 
         program = builder.program(builder.lower(model, builder.input))
     _device(program)
     candidates, forced = find_backends(backend, registry)
-    return Plan(program, *_compile(program, candidates, forced=forced))
+    return _compile(program, candidates, codes=codes, forced=forced)
 
 
-def _compile(program: Program, candidates: list[Candidate], *, forced: bool) -> tuple[str, Compiled, list[Refusal]]:
+def _compile(program: Program, candidates: list[Candidate], *, codes: bool, forced: bool) -> Plan:
     refused: list[Refusal] = []
     for candidate in candidates:
         probe = candidate.backend.probe()
-        compiled = candidate.backend.compile(program) if probe.available else probe.reason or "not available"
+        given = hand_over(program) if codes and candidate.backend.hands_over_codes else program
+        compiled = candidate.backend.compile(given) if probe.available else probe.reason or "not available"
+        if isinstance(compiled, str) and probe.available and given is not program:
+            given, compiled = program, candidate.backend.compile(program)
         if not isinstance(compiled, str):
             for refusal in refused:
                 warnings.warn(f"{refusal.backend} does not compile this plan: {refusal.reason}", stacklevel=3)
-            return candidate.id, compiled, refused
+            return Plan(given, candidate.id, compiled, refused)
         refused.append(Refusal(candidate.id, compiled, probe.details.get("hint")))
     reasons = "; ".join(f"{refusal.backend}: {refusal.reason}" for refusal in refused)
     what = "the named backend cannot compile" if forced else "no backend can compile"
@@ -70,7 +79,7 @@ class Plan(nn.Module):
     it after loading.
 
     Attributes:
-        program: the steps.
+        program: the steps, as the backend got them.
         backend: id of the backend that compiled them.
         refused: why each backend of higher priority did not.
         device: where inputs must lie.
@@ -115,7 +124,7 @@ class Plan(nn.Module):
     def explain(self) -> list[dict[str, Any]]:
         """Return a row a step, as ``qcore.explain`` does."""
         refused = [{"backend": r.backend, "reason": r.reason, "hint": r.hint} for r in self.refused]
-        return [_row(step, self.backend, refused) for step in self.program.walk()]
+        return [_row(step, found, self.backend, refused) for step, found in handed_over(self.program)]
 
     def extra_repr(self) -> str:
         """Return the number of steps and the backend."""
@@ -160,7 +169,7 @@ def _devices(step: Step) -> Iterator[torch.device]:
             yield value.device
 
 
-def _row(step: Step, backend: str, refused: list[dict[str, Any]]) -> dict[str, Any]:
+def _row(step: Step, found: ActivationScheme | str, backend: str, refused: list[dict[str, Any]]) -> dict[str, Any]:
     bits, kernel = "-", step.title
     if isinstance(step, PackedStep):
         bits = "/".join(map(str, step.request.bits))
@@ -173,4 +182,13 @@ def _row(step: Step, backend: str, refused: list[dict[str, Any]]) -> dict[str, A
         "kernel": kernel,
         "bound": step.bound,
         "refused": refused,
+        **_output(step, found, backend),
     }
+
+
+def _output(step: Step, found: ActivationScheme | str, backend: str) -> dict[str, str | None]:
+    """Return what the step hands over, and why that is floats where it is."""
+    scheme: ActivationScheme | None = getattr(step, "codes", None)
+    if scheme is not None:
+        return {"output": "int8 codes" if scheme.symmetric else "uint8 codes", "why_floats": None}
+    return {"output": "floats", "why_floats": found if isinstance(found, str) else f"{backend} gets no codes"}

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from qcore.backends.plan import BatchNorm, Convolution, LayerNorm, Linear, PackedStep, Program, Relu, Step
+from qcore.backends.plan import Add, BatchNorm, Convolution, LayerNorm, Linear, PackedStep, Program, Relu, Step
 
 __all__ = ["fuse"]
+
+_WITH_RELU = PackedStep | Linear | Convolution | LayerNorm | BatchNorm | Add
 
 
 def fuse(program: Program) -> Program:
@@ -29,7 +31,7 @@ def _joined(first: Step, second: Step) -> Step | None:
     """Return one step that does ``first`` and then ``second``, or None."""
     if getattr(first, "relu", True):
         return None  # it has no place for more, or its ReLU comes last already
-    if isinstance(second, Relu) and isinstance(first, PackedStep | Linear | Convolution | LayerNorm | BatchNorm):
+    if isinstance(second, Relu) and isinstance(first, _WITH_RELU):
         return replace(first, relu=True, output=second.output)
     if isinstance(second, BatchNorm) and isinstance(first, PackedStep) and first.norm is None:
         return replace(first, norm=second, relu=second.relu, output=second.output)

@@ -42,6 +42,14 @@ def test_a_value_that_two_steps_read_stays() -> None:
     assert found == ["float64 linear", "relu", "softmax", "tilt", "choose 1"]
 
 
+def test_a_relu_goes_into_the_sum_before_it_and_nothing_else_does() -> None:
+    builder = PlanBuilder(nn.Identity())
+    x = builder.relu(builder.input)
+    y = builder.relu(builder.add(builder.linear(x, torch.ones(3, 3)), x))
+    found = builder.program(builder.relu(builder.add(y, builder.relu(y))))
+    assert [step.title for step in found.steps] == ["relu", "float linear", "add + relu", "relu", "add + relu"]
+
+
 def test_the_output_of_a_program_stays() -> None:
     builder = PlanBuilder(nn.Identity())
     middle = builder.linear(builder.input, torch.ones(3, 3))

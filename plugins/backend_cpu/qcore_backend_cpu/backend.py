@@ -14,6 +14,7 @@ from qcore.backends.plan.base import sum_bound
 from qcore.errors import UsageError
 from qcore.tensor import QTensor
 from qcore_backend_cpu.conv2d import conv2d_blocks, conv2d_call
+from qcore_backend_cpu.decoded import decoded_conv2d, is_decoded
 from qcore_backend_cpu.experts import experts_call
 from qcore_backend_cpu.kernel import CpuKernel
 from qcore_backend_cpu.layout import LONGEST_SEGMENT
@@ -64,8 +65,8 @@ class CpuBackend(Backend):
             return f"groups of more than {_LONGEST_GROUP} columns"
         if not request.integer and request.dtype is not torch.float32:
             return f"weight-only layers in {request.dtype}: its float sums are float32"
-        if request.op == "conv2d" and not request.integer:
-            return "no convolution of float activations"
+        if is_decoded(request):
+            return None
         if request.op == "conv2d" and request.scales == "group":
             return "no convolution with scales for groups of columns"
         if request.conv is not None and request.weight_shape[0] % request.conv.groups:
@@ -80,6 +81,8 @@ class CpuBackend(Backend):
         """Repack the weight into panels for this processor's vectors."""
         sums = "integer sums" if request.integer else "float sums"
         name = f"{request.op} {chosen_isa()}, {sums}"
+        if is_decoded(request):
+            return decoded_conv2d(request, weight, bias)
         if request.op == "conv2d":
             blocks = conv2d_blocks(request, weight, bias)
             return _kernel(name, conv2d_call(request, weight, blocks, bias), 0.0, request, blocks)

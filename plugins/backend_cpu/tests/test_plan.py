@@ -263,8 +263,9 @@ def test_core_networks_compile(isa: str) -> None:
 
 def test_what_it_cannot_compile_it_refuses_with_a_reason() -> None:
     image = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten())
-    with pytest.warns(UserWarning, match="no convolution of float"):
-        model = qcore.pack(qcore.quantize(image.eval(), {"0": "core/int(bits=4)"}))
+    groups = {"weight": "core/int(bits=4, granularity='group', group_size=9)", "input": "core/int(granularity='token')"}
+    with pytest.warns(UserWarning, match="no convolution with scales for groups"):
+        model = qcore.pack(qcore.quantize(image.eval(), {"0": groups}))
     with pytest.raises(BackendError, match="0 runs on another backend's kernel"):
         qcore.compile_plan(model, CPU)
     with pytest.warns(UserWarning, match="0 runs on another backend's kernel"):

@@ -96,7 +96,7 @@ class PlanBuilder(Builder):
         return program
 
     def packed(self, x: Value, layer: PackedLayer) -> Value:
-        """Add a packed layer, on the kernel that it has."""
+        """Add a packed layer, on the kernel that it has; a convolution of floats as one with its weight decoded."""
         if layer.choice is None:
             raise self.refuse("its kernel is not chosen", "call qcore.pack(model) first")
         if isinstance(layer, PackedConv2d):
@@ -105,6 +105,8 @@ class PlanBuilder(Builder):
         if request.coded_input:
             hint = f"use an input quantizer such as core/int instead of {type(layer.input_quantizer).__name__}"
             raise self.refuse("its input quantizer is code, not data", hint)
+        if layer.conv is not None and not request.integer:
+            return self.convolution(x, layer.weight.dequantize(), layer.bias, layer.conv)
         vectors = layer.conv is None and layer.folded is not None
         return self._add(PackedStep(*self._at(x), request, layer.choice.kernel, vectors=vectors))
 

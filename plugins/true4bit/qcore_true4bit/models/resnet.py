@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
-from qcore_true4bit.models.config import ResNetConfig
 from qcore_true4bit.models.network import ImageNetwork, conv_block, linear
+
+if TYPE_CHECKING:
+    from qcore.backends.plan import Value
+    from qcore.nn.plan import PlanBuilder
+    from qcore_true4bit.models.config import ResNetConfig
 
 __all__ = ["SimpleResNet4bit", "build_resnet"]
 
@@ -37,6 +43,12 @@ class SimpleResNet4bit(ImageNetwork):
         first = self.stem(self.scaled(x))
         out: Tensor = self.head(self.body(self.skipped(first) + first).mean(dim=(2, 3)))
         return out
+
+    def plan(self, builder: PlanBuilder, x: Value) -> Value:
+        """Say it in the steps of a plan."""
+        first = builder.lower(self.stem, self.plan_scaled(builder, x))
+        joined = builder.add(builder.lower(self.skipped, first), first)
+        return builder.lower(self.head, builder.spatial_mean(builder.lower(self.body, joined)))
 
 
 def build_resnet(config: ResNetConfig, generator: torch.Generator) -> SimpleResNet4bit:

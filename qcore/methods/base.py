@@ -115,6 +115,7 @@ class Method(ABC):
     def observe(self, arm: Arm, model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
         """Return further evidence for each of ``inputs`` (rows, ...), as tensors whose first axis is rows.
 
+        ``inputs`` are as the task stores them: ``qcore.training.as_floats`` makes them a network's input.
         ``model`` is in eval mode and has just seen all of ``inputs``, batch by batch.
         """
         return {}

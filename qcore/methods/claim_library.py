@@ -115,17 +115,41 @@ def _equivalent(evidence: Evidence, *, arm: str, baseline: str, margin: float, m
 
     differences, name = _differences(evidence, arm, baseline, metric)
     train_n, test_n = evidence.train_test_sizes()
+    if name == "accuracy":
+        _check_resolution(evidence, baseline, margin, test_n)
     error = not evidence.higher_is_better
     width = margin * float(evidence.scores(baseline, metric).mean()) if error else margin
     shown = f"{margin:.2g} of {baseline}'s mean" if error else f"{margin:g}"
     found = tost(differences, width, train_n=train_n, test_n=test_n)
+    alike = found.interval is not None and found.interval[0] == found.interval[1]
     return Verdict(
-        verdict=None,
+        verdict="untested" if alike else None,
         value=float(np.mean(differences)),
-        test=f"TOST on {name}, margin {shown}, paired, Nadeau-Bengio corrected",
+        test=f"TOST on {name}, margin {shown}, {_pairs(evidence)}, Nadeau-Bengio corrected",
+        reason="all differences are equal, so they tell of no spread: more seeds or folds would" if alike else None,
         p_value=found.p_value,
         needs_significance=True,
     )
+
+
+def _pairs(evidence: Evidence) -> str:
+    """Return what varies among the pairs of a test."""
+    return "pairs of folds" if len(evidence.folds) > 1 else "pairs of seeds on one split: the spread of training alone"
+
+
+def _check_resolution(evidence: Evidence, baseline: str, margin: float, test_n: int) -> None:
+    """Raise MissingEvidenceError where equal accuracies would mean nothing.
+
+    The test part is so small that one sample outweighs the margin, or the baseline has learned no more than the
+    largest class.
+    """
+    if test_n * margin < 1:
+        raise MissingEvidenceError(f"one of {test_n} test samples weighs more than the margin of {margin:g}")
+    samples = evidence.samples(baseline)
+    if "target" in samples:
+        largest = float(np.unique(samples["target"], return_counts=True)[1].max() / len(samples["target"]))
+        if float(evidence.scores(baseline, "accuracy").mean()) <= largest + margin:
+            raise MissingEvidenceError(f"{baseline} is no better than naming the largest class ({largest:.3f})")
 
 
 def _better(evidence: Evidence, *, arm: str, baseline: str, metric: str | None) -> Verdict:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 __all__ = ["Rescale", "ScaledNetwork", "Standardize"]
 
 
+_ELEMENTS = 1 << 22
+"""Numbers that are float64 at once: a set of images would fill the memory."""
+
+
 class Standardize(nn.Module):
     """``(x - mean) / std`` per feature (axis 1), with statistics of the training part.
 
@@ -33,10 +37,15 @@ class Standardize(nn.Module):
 
     def fit(self, x: Tensor) -> None:
         """Set the statistics from ``x``, (rows, features) or (n, channels, height, width)."""
-        values = x.transpose(0, 1).flatten(1).to(torch.float64)
-        std = values.std(dim=1, correction=0)
-        self.mean.copy_(values.mean(dim=1))
-        self.std.copy_(torch.where(std > 1e-6 * values.abs().amax(dim=1).clamp_min(1e-12), std, 1.0))
+        shape, features = (-1, *([1] * (x.dim() - 2))), x.shape[1]
+        parts = torch.split(x, max(1, _ELEMENTS // max(x[:1].numel(), 1)))
+        count = x.numel() // features
+        mean = sum((_per_feature(part).sum(dim=1) for part in parts), torch.zeros(())) / count
+        centred = (_per_feature(part.to(torch.float64) - mean.view(shape)) for part in parts)
+        std = (sum((part.square().sum(dim=1) for part in centred), torch.zeros(())) / count).sqrt()
+        largest = torch.stack([_per_feature(part).abs().amax(dim=1) for part in parts]).amax(dim=0)
+        self.mean.copy_(mean)
+        self.std.copy_(torch.where(std > 1e-6 * largest.clamp_min(1e-12), std, 1.0))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` scaled, same shape."""
@@ -46,6 +55,11 @@ class Standardize(nn.Module):
     def plan(self, builder: PlanBuilder, x: Value) -> Value:
         """Say it in the steps of a plan."""
         return builder.standardize(x, self.mean, self.std)
+
+
+def _per_feature(x: Tensor) -> Tensor:
+    """View ``x`` as float64 (features, elements)."""
+    return x.transpose(0, 1).flatten(1).to(torch.float64)
 
 
 class Rescale(nn.Module):

@@ -34,7 +34,8 @@ class RunConfig(BaseModel):
         calls: timed calls an arm and batch size.
         device: where training runs, in lightning-fabric's words: ``cpu``, ``cuda``, ``auto``.
         precision: of the products in training, in lightning-fabric's words: with ``bf16-mixed`` inputs and weights of
-            layers are rounded to bfloat16; weights, scales, updates and all evaluation stay float32.
+            layers are rounded to bfloat16, 8-bit activations too, which are fewer than 256 numbers then; weights,
+            scales, updates and all evaluation stay float32.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

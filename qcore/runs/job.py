@@ -15,10 +15,10 @@ from qcore.methods.base import Arm
 from qcore.runs.files import atomic_write, atomic_write_json, make_folder
 from qcore.runs.planning import Work
 from qcore.runs.routing import count_visits, unvisited
-from qcore.runs.rundir import Job, Run, file_sha256
+from qcore.runs.rundir import CHECKPOINT, Job, Run, file_sha256
 from qcore.runs.seeds import job_generator
 from qcore.training.checkpoint import CheckpointFile
-from qcore.training.data import FoldTensors, as_floats
+from qcore.training.data import FoldTensors
 from qcore.training.evaluate import outputs
 from qcore.training.history import History
 from qcore.training.loop import fit
@@ -32,9 +32,6 @@ __all__ = ["run_job"]
 
 FILES = ("model.safetensors", "samples.safetensors", "history.jsonl")
 """What a job leaves beside its result.json, which is written last and holds their hashes."""
-
-CHECKPOINT = "training.safetensors"
-"""The state of a job that trains for long; removed once its result is written."""
 
 
 def run_job(
@@ -111,7 +108,7 @@ def _evaluate(work: Work, arm: Arm, model: nn.Module, fold: Fold, job: Job, fold
     with count_visits(model) as test_visits:  # last, as observe() is promised a model that has just seen the test part
         output = outputs(model, inputs)
     with torch.no_grad():
-        observed = work.method.observe(arm, model, as_floats(inputs))
+        observed = work.method.observe(arm, model, inputs)
     _write_samples(folder, _samples(work, job, fold, output, observed))
     path = folder / "model.safetensors"
     packed = _save_and_load(work, model, path, _metadata(work, job))

@@ -15,6 +15,7 @@ from qcore.runs.planning import Plan, describe_arms, describe_data, make_plan, s
 from qcore.runs.process import now, this_process
 from qcore.runs.provenance import provenance
 from qcore.runs.rundir import Run, resume_hint
+from qcore.runs.worker import make_fabric
 
 if TYPE_CHECKING:
     from qcore.plugins import Framework
@@ -35,6 +36,8 @@ def open_new(
         QcoreError: what the plan refuses, or a directory that cannot be made.
     """
     made = make_plan(values, framework, out)
+    if made.config.device != "cpu":
+        make_fabric(made.config.device, made.config.precision)  # before there is a directory that none can resume
     made = replace(made, out=_fresh(made.out) if out is None else _empty(made.out))
     atomic_write_json(made.out / "run.json", _record(made, command))
     return made, Run(made.out)

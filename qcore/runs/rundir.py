@@ -18,7 +18,10 @@ from qcore.runs.process import is_alive
 if TYPE_CHECKING:
     from qcore.methods.evidence import Array, Evidence
 
-__all__ = ["Job", "Run", "atomic_write", "file_sha256"]
+__all__ = ["CHECKPOINT", "Job", "Run", "atomic_write", "file_sha256"]
+
+CHECKPOINT = "training.safetensors"
+"""In a job's folder, the state of one that trains for long; removed once its result is written."""
 
 
 @dataclass(frozen=True, order=True)

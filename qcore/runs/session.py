@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from qcore.errors import QcoreError, UsageError
 from qcore.runs.process import now
 from qcore.runs.provenance import changed_plugins
-from qcore.runs.rundir import Job, Run
+from qcore.runs.rundir import CHECKPOINT, Job, Run
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -219,6 +219,8 @@ class _Session:
             self.opened.update(status=status, error=error, ended=now())
 
     def _started(self) -> None:
+        for job in self.done:  # a kill may have come between a job's result and this
+            (self.opened.folder(job) / CHECKPOINT).unlink(missing_ok=True)
         for _, outcome in self.plan.work.framework.call("qcore_run_started", run=self.opened):
             if isinstance(outcome, QcoreError):
                 raise outcome

@@ -69,6 +69,8 @@ def read_pixels(source: Path | bytes, size: int, channels: int, name: str | None
     pillow = import_pillow()
     try:
         with pillow.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
+            if image.mode.startswith(("I", "F")):
+                raise ValueError(f"it has more than 8 bits a channel (mode {image.mode}), which would be cut off")
             pixels = image.convert("RGB" if channels == 3 else "L").resize((size, size), pillow.Resampling.BILINEAR)
     except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
         shown = name or ("the file" if isinstance(source, bytes) else source)

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING
 from qcore.lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from qcore.training.data import FoldTensors
+    from qcore.training.data import FoldTensors, as_floats
     from qcore.training.devices import make_fabric
     from qcore.training.evaluate import outputs
     from qcore.training.history import History
     from qcore.training.loop import fit
 
-__all__ = ["FoldTensors", "History", "fit", "make_fabric", "outputs"]
+__all__ = ["FoldTensors", "History", "as_floats", "fit", "make_fabric", "outputs"]
 
 _HOMES = {
     "FoldTensors": "data",
     "History": "history",
+    "as_floats": "data",
     "fit": "loop",
     "make_fabric": "devices",
     "outputs": "evaluate",

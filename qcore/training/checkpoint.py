@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from qcore.errors import QcoreError
 from qcore.export.atomic import atomic_write
 
 __all__ = ["Checkpoint", "CheckpointFile"]
@@ -99,9 +100,12 @@ class CheckpointFile:
         """
         header = {"qcore_checkpoint": json.dumps({"version": VERSION, **checkpoint.data})}
         tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in checkpoint.tensors.items()}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(self.path, save(tensors, header))
         self._last = time.monotonic()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise QcoreError(f"cannot make {self.path.parent}: {error.strerror or error}") from error
+        atomic_write(self.path, save(tensors, header))
 
     def read(self) -> Checkpoint | str | None:
         """Return the checkpoint, None if there is none, or why it cannot be read."""
@@ -113,8 +117,10 @@ class CheckpointFile:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             return f"it is damaged: {error}"
-        if data.pop("version", None) != VERSION:
+        if not isinstance(data, dict) or data.pop("version", None) != VERSION:
             return "another version of qcore wrote it"
+        if set(data) != {"phase", "epoch", "history", "best"} or "streams.order" not in tensors:
+            return "it lacks a part"
         return Checkpoint(tensors, data)
 
     def remove(self) -> None:

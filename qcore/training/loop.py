@@ -102,7 +102,7 @@ class _Streams:
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take up this rank's states."""
         for name, stream in self._named().items():
-            stream.set_state(state[name][self.fabric.global_rank])
+            stream.set_state(state[name][self.fabric.global_rank].clone())  # it reads no tensor with an offset
 
     def _named(self) -> dict[str, torch.Generator]:
         return {"order": self.order, "noise": self.noise, "augmentation": self.augmentation}
@@ -113,17 +113,22 @@ class _Streams:
 
 
 def _read(file: CheckpointFile | None, model: nn.Module, fabric: Fabric) -> Checkpoint | None:
-    """Return the checkpoint to go on from; one that does not fit is reported and left aside."""
+    """Return the checkpoint to go on from; one that does not fit, on any rank, is reported and left aside."""
     found = None if file is None else file.read()
-    if found is None:
-        return None
     if isinstance(found, Checkpoint):
         ranks = len(found.tensors["streams.order"])
-        if found.fits(model) and ranks == fabric.world_size:
-            return found
-        found = "it is of another network" if ranks == fabric.world_size else f"{ranks} rank(s) wrote it"
-    warnings.warn(f"a checkpoint cannot be used, so training starts anew: {found}", stacklevel=2)
-    return None
+        if ranks != fabric.world_size:
+            found = f"{ranks} rank(s) wrote it"
+        elif not found.fits(model):
+            found = "it is of another network"
+    place = [found.data["phase"], found.data["epoch"]] if isinstance(found, Checkpoint) else [-1, -1]
+    places = cast(Tensor, fabric.all_gather(torch.tensor(place, device=fabric.device))).reshape(-1, 2)
+    if not bool((places == places[0]).all()):
+        found = "the ranks do not see the same one"
+    if isinstance(found, str):
+        warnings.warn(f"a checkpoint cannot be used, so training starts anew: {found}", stacklevel=2)
+        return None
+    return found
 
 
 class _Trainer:
@@ -191,7 +196,10 @@ class _Trainer:
         checkpoint.put("streams", self.streams.state())
         checkpoint.put_optimizers([optimizer for _, optimizer in self.optimizers])
         if self.fabric.global_rank == 0:
-            file.write(checkpoint)
+            try:
+                file.write(checkpoint)
+            except QcoreError as error:  # it is a convenience: hours of training must not end for want of it
+                warnings.warn(f"no checkpoint was written, and training goes on: {error.message}", stacklevel=2)
 
     def restore(self, kept: Checkpoint, history: History, best: Best) -> int:
         """Take up ``kept`` and return how many epochs are done."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from qcore.methods import Claim, Evidence, judge
@@ -78,3 +79,40 @@ def test_a_claim_on_an_arm_that_did_not_run_is_untested_and_names_it() -> None:
     row = verdict(better("c", "ternary", "float"))
     assert row["verdict"] == "untested"
     assert "ternary" in row["reason"]
+
+
+def accuracy(float_scores: list[float], other: list[float], test_n: int = 2000) -> Evidence:
+    rows = [
+        {"arm": arm, "seed": 0, "fold": fold, "scores": {"accuracy": score}}
+        for arm, scores in (("float", float_scores), ("other", other))
+        for fold, score in enumerate(scores)
+    ]
+    return Evidence(
+        metric="accuracy",
+        higher_is_better=True,
+        arms=("float", "other"),
+        seeds=(0,),
+        folds=tuple(range(len(other))),
+        data=rows,
+        sizes=(8000, test_n),
+        load_samples=lambda arm, fold, seed: {"target": np.arange(10) % 2},
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (accuracy([0.91, 0.90], [0.91, 0.90]), "tell of no spread"),
+        (accuracy([0.91, 0.90], [0.92, 0.90], test_n=100), "one of 100 test samples weighs more"),
+        (accuracy([0.50, 0.501], [0.501, 0.499]), "no better than naming the largest class"),
+    ],
+)
+def test_equal_scores_that_mean_nothing_are_untested(given: Evidence, reason: str) -> None:
+    (found,) = judge([equivalence("c", "other", "float", margin=0.005)], given)
+    assert found["verdict"] == "untested" and reason in found["reason"]
+
+
+def test_equal_accuracies_that_mean_something_hold() -> None:
+    given = accuracy([0.91, 0.90, 0.92], [0.9101, 0.8999, 0.9201])
+    (found,) = judge([equivalence("c", "other", "float", margin=0.005)], given)
+    assert found["verdict"] == "holds" and "pairs of folds" in found["test"]

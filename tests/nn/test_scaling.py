@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from qcore.nn import Rescale, Standardize
+from qcore.nn import Rescale, Standardize, scaling
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -63,3 +64,13 @@ def test_the_statistics_are_part_of_the_state() -> None:
     one.fit(normal(20, 4) * 3)
     other.load_state_dict(one.state_dict())
     assert torch.equal(other(normal(2, 4)), one(normal(2, 4)))
+
+
+def test_images_of_bytes_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.randint(0, 256, (50, 3, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    whole, parts = Standardize(3), Standardize(3)
+    whole.fit(images)
+    monkeypatch.setattr(scaling, "_ELEMENTS", 100)
+    parts.fit(images)
+    assert torch.allclose(parts.mean, whole.mean) and torch.allclose(parts.std, whole.std)
+    assert torch.allclose(whole.std, images.double().transpose(0, 1).flatten(1).std(1, correction=0).float())

@@ -12,6 +12,7 @@ import pytest
 from qcore.errors import QcoreError, UsageError
 from qcore.plugins import Framework
 from qcore.runs import Job, Run, plan
+from qcore.runs import run as resume
 
 Start = Callable[..., Run]
 Script = Callable[..., subprocess.Popen[str]]
@@ -249,3 +250,17 @@ def test_a_run_that_is_not_a_success_keeps_no_fake_zeroes(finished: Run) -> None
         assert energy["value"] is None or energy["value"] > 0
         assert energy["value"] is not None or energy["reason"]
     assert json.dumps(finished.summary, allow_nan=False)
+
+
+def test_a_device_that_is_not_there_is_refused_before_there_is_a_directory(tiny: Start, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="accelerator 'tpu' cannot be used"):
+        tiny("float", device="tpu", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_that_a_kill_left_beside_a_result_goes_when_the_run_is_opened(tiny: Start) -> None:
+    done = tiny("float")
+    left = done.folder(done.jobs()[0]) / "training.safetensors"
+    left.write_bytes(b"x")
+    resume(resume=done.path, report=False)
+    assert not left.exists()

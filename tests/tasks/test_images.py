@@ -99,3 +99,11 @@ def test_images_without_pillow_say_what_to_install(folder: Path, monkeypatch: py
     with pytest.raises(DataError, match="pillow") as caught:
         _ = images(folder).data
     assert 'pip install "qcore-ml[images]"' in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_images_of_more_than_8_bits_are_refused(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "deep.tif"
+    pytest.importorskip("PIL.Image").new(mode, (8, 8)).save(path)
+    with pytest.raises(DataError, match="more than 8 bits a channel"):
+        read_image(path, 8, 1)

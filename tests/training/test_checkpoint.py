@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from qcore.nn import Dropout
 from qcore.tasks.base import Task, TaskData
 from qcore.training import FoldTensors, History, fit, make_fabric
 from qcore.training.checkpoint import CheckpointFile
+from qcore.training.loop import _Streams
 from qcore.training.phases import OptimizerConfig, Phase
 
 ROWS = 60
@@ -137,6 +140,34 @@ def test_a_checkpoint_that_cannot_be_used_is_reported_and_left_aside(tmp_path: P
     with pytest.warns(UserWarning, match="starts anew"):
         found = train(network(), CheckpointFile(file.path, every_s=1e9))
     assert found.rows == expected.rows
+
+
+@pytest.mark.parametrize("header", ["[]", "3", '{"version": 1}', '{"version": 0}', "{"])
+def test_a_strange_header_starts_anew(tmp_path: Path, header: str) -> None:
+    file = CheckpointFile(tmp_path / "training.safetensors", every_s=1e9)
+    file.path.write_bytes(save({"model.x": torch.zeros(1)}, {"qcore_checkpoint": header}))
+    with pytest.warns(UserWarning, match="starts anew"):
+        train(network(), file)
+
+
+def test_a_disk_that_takes_no_checkpoint_does_not_end_the_training(tmp_path: Path) -> None:
+    (tmp_path / "job").write_text("a file where the folder should be")
+    with pytest.warns(UserWarning, match="no checkpoint was written"):
+        history = train(network(), CheckpointFile(tmp_path / "job" / "training.safetensors", every_s=0))
+    assert history.rows == train(network(), None).rows
+
+
+def test_each_rank_takes_up_its_own_streams() -> None:
+    ranks = [SimpleNamespace(global_rank=rank, device=torch.device("cpu")) for rank in range(3)]
+    streams = [_Streams(torch.Generator().manual_seed(0), rank) for rank in ranks]
+    states = {
+        name: torch.stack([stream._named()[name].get_state() for stream in streams])
+        for name in ("order", "noise", "augmentation")
+    }
+    drawn = [torch.rand(3, generator=stream.noise) for stream in streams]
+    for stream, expected in zip(streams, drawn, strict=True):
+        stream.restore(states)
+        assert torch.equal(torch.rand(3, generator=stream.noise), expected)
 
 
 def test_what_training_held_is_counted_in_bytes() -> None:

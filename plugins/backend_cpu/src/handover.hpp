@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <stdexcept>
 #include <vector>
 
 #include "floats.hpp"
@@ -17,6 +18,7 @@ class HandOver {
   HandOver(const FloatKernels& floats, int64_t channels, const float* multiplier, const float* offset, bool relu,
            const Activation& scheme)
       : floats_(floats), relu_(relu), coder_(fixed_coder(scheme)) {
+    if (channels < 1) throw std::invalid_argument("outputs without channels");
     if (relu && !multiplier && coder_.low < 0) coder_.low = 0;
     for (int64_t i = 0; multiplier && (i == 0 || int64_t(offset_.size()) < LONG); ++i) {
       multiplier_.insert(multiplier_.end(), multiplier, multiplier + channels);

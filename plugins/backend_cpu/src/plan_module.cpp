@@ -105,6 +105,7 @@ void add_packed_convolution(Assembly& a, int x, int y, const Addresses& blocks, 
                             uintptr_t multiplier, uintptr_t offset, bool relu, bool takes_codes,
                             const std::optional<Scheme>& given) {
   const auto b = blocks_of(blocks);
+  if (b.empty()) throw std::invalid_argument("a convolution without blocks");
   const Exchange codes = exchange_of(b[0], takes_codes, given);
   a.add<PackedConvolutionStep>(x, y, a.floats, b, walk_of(walk), a.finish(multiplier, offset, relu), codes);
 }

@@ -119,8 +119,10 @@ class CuriosityMoE(Method):
         All but the scales are set on the validation part, where there is one: networks are surer of what they were
         trained on, and a threshold set there sends too many unseen samples on.
         """
+        from qcore.training import as_floats
+
         model = super().calibrate(arm, model, data)
-        unseen = data.validation_inputs if len(data.validation_inputs) else data.train_inputs
+        unseen = as_floats(data.validation_inputs if len(data.validation_inputs) else data.train_inputs)
         if isinstance(model, Mixture):
             self._calibrate_router(arm, model, model.scaler(unseen))
         if isinstance(model, CascadeNetwork):
@@ -129,6 +131,9 @@ class CuriosityMoE(Method):
 
     def observe(self, arm: Arm, model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
         """Return which expert took each row, at how many bits, and how uncertain the route was."""
+        from qcore.training import as_floats
+
+        inputs = as_floats(inputs)
         if isinstance(model, Mixture):
             return observe_mixture(model, inputs, expert_bits(self.config.experts, self.registry))
         if isinstance(model, CascadeNetwork):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from qcore.methods.config import MethodConfig
 from qcore_true4bit.resident.config import ResidentConfig
@@ -26,8 +26,8 @@ class True4BitConfig(MethodConfig):
         soft_clip: the bound ``a`` of ``a tanh(w / a)``.
         clip_per_epoch: whether ``a`` is scaled so that an epoch of any length clips as much as one of 391 steps.
         grad_clip: largest norm of all gradients together.
-        schedule: ``cosine`` ends at 0 with the last epoch; ``paper`` has a half period of 100 epochs, however many
-            there are, so that the rate rises again after the 100th.
+        schedule: ``cosine`` falls from epoch to epoch and would be 0 after the last; ``paper`` has a half period of 100
+            epochs, however many there are, so that the rate rises again after the 100th.
         resident: options of the arms ``resident`` and ``resident_residual``, see ``ResidentConfig``; the latter keeps a
             residual.
         resident_lr: their learning rate, in codes a step, before the schedule; their other parameters have ``lr``.
@@ -54,6 +54,12 @@ class True4BitConfig(MethodConfig):
     resident_lr: float = Field(default=0.3, gt=0, description="learning rate of the resident arms, in codes a step")
     resident_decay: float = Field(default=0.02, ge=0, description="weight decay of the resident arms")
     checkpoint: Literal["last", "best"] = Field(default="last", description="whose weights count")
+
+    @model_validator(mode="after")
+    def _options_of_the_network(self) -> Self:
+        if self.model != "vgg4bit" and (self.hidden is not None or self.dropout is not None):
+            raise ValueError(f"{self.model} has neither a hidden layer nor dropout: leave hidden and dropout out")
+        return self
 
     @field_validator("hidden")
     @classmethod

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from qcore.errors import UsageError
 from qcore.nn import Standardize
 from qcore.nn.init import skip_init
 
@@ -23,12 +24,13 @@ class ImageNetwork(nn.Module):
     """Base: takes images as they are stored, (n, channels, height, width) in 0..255 or rows of them if ``flat``.
 
     Attributes:
+        image: channels, height and width.
         scaler: by the config's statistics, or by those of the training part.
     """
 
     def __init__(self, config: ImageNetConfig) -> None:
         super().__init__()
-        self.image = (config.in_channels, config.image_size, config.image_size) if config.flat else None
+        self.image, self.flat = (config.in_channels, config.image_size, config.image_size), config.flat
         self.scaler = Standardize(config.in_channels)
         self._fixed = config.mean is not None
         if config.mean is not None and config.std is not None:
@@ -41,8 +43,15 @@ class ImageNetwork(nn.Module):
             self.scaler.fit(self.images(inputs))
 
     def images(self, x: Tensor) -> Tensor:
-        """Return ``x`` as (n, channels, height, width)."""
-        return x if self.image is None else x.reshape(-1, *self.image)
+        """Return ``x`` as (n, channels, height, width).
+
+        Raises:
+            UsageError: they are of another number of channels or of another size.
+        """
+        images = x.reshape(-1, *self.image) if self.flat else x
+        if images.dim() != 4 or tuple(images.shape[1:]) != self.image:
+            raise UsageError(f"this network takes images (n, {', '.join(map(str, self.image))}), not {tuple(x.shape)}")
+        return images
 
     def scaled(self, x: Tensor) -> Tensor:
         """Return images (n, channels, height, width), scaled, with the channels last in memory."""
@@ -51,7 +60,7 @@ class ImageNetwork(nn.Module):
 
     def plan_scaled(self, builder: PlanBuilder, x: Value) -> Value:
         """Say :meth:`scaled` in the steps of a plan."""
-        if self.image is not None:
+        if self.flat:
             raise builder.refuse("images that come as rows", "build the network with flat=False")
         return builder.lower(self.scaler, x)
 

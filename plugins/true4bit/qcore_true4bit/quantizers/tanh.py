@@ -31,10 +31,10 @@ class TanhQuantizer(Quantizer):
         code = clamp(round(W / s), -q, q)        # ties to even
         W_q  = code * s
 
-    so that the largest magnitude of a slice always has code ``-q`` or ``q``, and quantizing ``W_q`` again gives the
-    same codes and scale. With ``scale="mse"`` the bound ``c`` is the one of 32 fractions of the largest magnitude with
-    the least squared error, with ``"fixed"`` what it was when the layer was made, and with ``"learned"`` ``s`` is a
-    parameter that begins at ``2 mean|W| / sqrt(q)``.
+    so that the largest magnitude of a slice, if above ``q 2**-100``, has code ``-q`` or ``q``, and quantizing ``W_q``
+    again gives the same codes and scale. With ``scale="mse"`` the bound ``c`` is the one of 32 fractions of the largest
+    magnitude with the least squared error, with ``"fixed"`` what it was when the layer was made, and with ``"learned"``
+    ``s`` is a parameter that begins at ``2 mean|W| / sqrt(q)``.
 
     Gradient: ``dL/dW = dL/dW_q`` for every element; the scale is a constant. With ``"learned"`` those of LSQ (see
     ``qcore.quantizers.learned_scale``), that of the scale times ``1 / sqrt(n q)`` for slices of ``n`` elements.
@@ -137,8 +137,9 @@ class TanhQuantizer(Quantizer):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # The scale gets its shape from the weight, so it takes the file's shape before the two are compared.
         stored = state_dict.get(prefix + "step")
-        if stored is not None:
-            self.step = nn.Parameter(torch.empty_like(stored)) if self._learns else torch.empty_like(stored)
+        if stored is not None and stored.shape != self.step.shape:
+            empty = self.step.new_empty(stored.shape)
+            self.step = nn.Parameter(empty) if self._learns else empty
         load: Callable[..., None] = super()._load_from_state_dict
         load(state_dict, prefix, *args)
 

@@ -31,7 +31,7 @@ def crop_and_flip(images: Tensor, padding: int, flip: bool, generator: torch.Gen
     rows, columns = _windows(count, height, width, padding, flip, generator)
     flat = (rows[:, :, None] * padded.shape[3] + columns[:, None, :]).view(count, 1, height * width)
     index = flat.to(images.device).expand(count, channels, height * width)
-    return padded.view(count, channels, -1).gather(2, index).view(images.shape)
+    return padded.view(count, channels, padded.shape[2] * padded.shape[3]).gather(2, index).view(images.shape)
 
 
 def _windows(

@@ -92,6 +92,7 @@ class FashionMnist(ImageTask):
         name = self.spec_id or "true4bit/fashion_mnist"
         path = locate(self.config.data, _known(), (), task=name, needs=_NEEDS, page=_PAGE)
         arrays = read_npz(path, _FILES) if path.suffix == ".npz" else _read_files(path.parent)
+        train, test = (_part(arrays, part, path) for part in ("train", "test"))
         if self.config.verify:
             for key, array in arrays.items():
                 if key in _MD5:
@@ -99,7 +100,6 @@ class FashionMnist(ImageTask):
                     check_digest(what, "MD5", md5(idx_bytes(array)), [_MD5[key]], _MISMATCH)
         verified = "MD5 of the unpacked files as published" if self.config.verify else "not verified"
         source = f"Fashion-MNIST, {path if path.suffix == '.npz' else path.parent}, {verified}"
-        train, test = (_part(arrays, part, path) for part in ("train", "test"))
         return assemble(train, test, CLASS_NAMES, source, self.config.limit)
 
     def default_model(self) -> tuple[str, dict[str, Any]]:

@@ -22,6 +22,7 @@ __all__ = ["read_pickled"]
 _RECONSTRUCT = "numpy.core.multiarray _reconstruct"
 _ARRAY = "numpy ndarray"
 _DTYPE = "numpy dtype"
+_MOST_TUPLES = 100
 
 
 def read_pickled(raw: bytes, name: str) -> dict[str, Any]:
@@ -65,6 +66,7 @@ class _Machine:
     stack: list[Any] = field(default_factory=list)
     marks: list[int] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
+    tuples: int = 0
 
     def step(self, opcode: str, argument: Any) -> None:
         if opcode in _LITERALS:
@@ -101,10 +103,17 @@ class _Machine:
         self.stack.append(self.memo[key])
 
     def tuple_of(self, count: int) -> None:
-        items = tuple(self.stack[-count:])
+        items = self.stack[-count:]
         if len(items) != count:
             raise IndexError("too few items for a tuple")
-        self.stack[-count:] = [items]
+        del self.stack[-count:]
+        self.push_tuple(items)
+
+    def push_tuple(self, items: list[Any]) -> None:
+        self.tuples += 1
+        if self.tuples > _MOST_TUPLES:  # comparing tuples that lie in one another would overflow the C stack
+            raise ValueError("it holds more tuples than a batch has")
+        self.stack.append(tuple(items))
 
     def extend(self, items: list[Any]) -> None:
         _typed(self.stack[-1], list).extend(items)
@@ -154,11 +163,15 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "SETITEM": lambda machine, _: machine.update([machine.stack.pop(-2), machine.stack.pop()]),
     "SETITEMS": lambda machine, _: machine.update(machine.since_mark()),
     "STOP": lambda machine, _: None,
-    "TUPLE": lambda machine, _: machine.stack.append(tuple(machine.since_mark())),
+    "TUPLE": lambda machine, _: machine.push_tuple(machine.since_mark()),
     "TUPLE1": lambda machine, _: machine.tuple_of(1),
     "TUPLE2": lambda machine, _: machine.tuple_of(2),
     "TUPLE3": lambda machine, _: machine.tuple_of(3),
 }
+
+
+def _is_byte(name: Any) -> bool:
+    return isinstance(name, str) and name in {"u1", "|u1", "uint8"}
 
 
 def _typed(value: Any, kind: type[Any]) -> Any:
@@ -176,7 +189,7 @@ def _array(written: _Object) -> NDArray[np.uint8]:
     if written.function != _RECONSTRUCT or written.arguments != (_Global(_ARRAY), (0,), "b"):
         raise ValueError("it holds an object that is no plain numpy array")
     _, shape, dtype, column_major, text = _typed(written.state, tuple)
-    if not isinstance(dtype, _Object) or dtype.function != _DTYPE or dtype.arguments[0] not in {"u1", "|u1", "uint8"}:
+    if not isinstance(dtype, _Object) or dtype.function != _DTYPE or not _is_byte(_typed(dtype.arguments, tuple)[0]):
         raise ValueError("its array is not of unsigned bytes")
     flat = np.frombuffer(_typed(text, str).encode("latin-1"), dtype=np.uint8)
     return flat.reshape(shape, order="F" if column_major else "C")

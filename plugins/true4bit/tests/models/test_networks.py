@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from qcore.errors import ConfigError
+from qcore.errors import ConfigError, UsageError
 from qcore.nn import build_model, set_generator
 
 
@@ -47,6 +47,12 @@ def test_rows_of_pixels_are_images() -> None:
     flat, images = (build(in_channels=1, image_size=8, width=4, flat=flat).eval() for flat in (True, False))
     x = torch.rand(3, 64)
     assert torch.equal(flat(x), images(x.view(3, 1, 8, 8)))
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 32, 32), (2, 3, 16, 16), (2, 3072), (3, 32, 32)])
+def test_other_images_than_those_it_was_built_for_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UsageError, match=r"images \(n, 3, 32, 32\)"):
+        build(width=4)(torch.rand(shape))
 
 
 def test_weights_are_drawn_as_in_the_paper_s_code() -> None:

@@ -40,10 +40,10 @@ def test_the_first_batch_of_training_sets_the_range() -> None:
     x = inputs()
     q.train()(x)
     positive = x.clamp_min(0)
-    assert float(q.alpha) == pytest.approx(float(min(positive.max(), 2 * positive.mean() * math.sqrt(15))))
-    before = float(q.alpha)
+    assert q.alpha.item() == pytest.approx(float(min(positive.max(), 2 * positive.mean() * math.sqrt(15))))
+    before = q.alpha.item()
     q(x * 10)
-    assert float(q.alpha) == before
+    assert q.alpha.item() == before
 
 
 def test_without_a_range_evaluation_says_what_to_do() -> None:

@@ -140,3 +140,9 @@ def test_damaged_bytes_give_data_errors_and_nothing_else(pickled: Any, data: st.
 def test_a_length_beyond_the_file_is_refused() -> None:
     with pytest.raises(DataError):
         read_pickled(b"\x80\x02}U\x04dataT" + struct.pack("<i", 2**31 - 1) + b"abc", "x")
+
+
+def test_tuples_within_tuples_are_bounded() -> None:
+    raw = b"\x80\x02}U\x04data" + b"cnumpy.core.multiarray\n_reconstruct\n" + b")" + b"\x85" * 200_000 + b"Rs."
+    with pytest.raises(DataError, match="more tuples"):
+        read_pickled(raw, "batch")

@@ -18,8 +18,11 @@ import torch
 from common import ratio, write
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrize
 
+import qcore
+from qcore.methods import Progress
+from qcore.nn import build_model, set_generator
+from qcore_true4bit.clip import SoftClip
 from qcore_true4bit.resident import ResidentConfig, make_resident, set_rates, state_nbytes
 
 PARAMETERS, WEIGHTS = 3_251_018, 3_246_784
@@ -33,38 +36,20 @@ RESIDENT = {
 }
 
 
-class Absmax(nn.Module):
-    """Fake quantization to 15 levels, one scale a tensor, straight-through."""
-
-    def forward(self, weight: Tensor) -> Tensor:
-        """Return the weight on its grid."""
-        scale = weight.detach().abs().max() / 7
-        return weight + ((weight.detach() / scale).round().clamp(-7, 7) * scale - weight.detach())
-
-
-def vgg() -> nn.Sequential:
-    layers: list[nn.Module] = []
-    channels = 3
-    for width in (64, 64, 0, 128, 128, 0, 256, 256, 0):
-        if width:
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
-            channels = width
-        else:
-            layers.append(nn.MaxPool2d(2))
-    head = [nn.Linear(4096, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Dropout(0.5), nn.Linear(512, 10)]
-    return nn.Sequential(*layers, nn.Flatten(), *head)
+def vgg() -> nn.Module:
+    model = build_model("true4bit/vgg4bit", {}, torch.Generator().manual_seed(0))
+    set_generator(model, torch.Generator().manual_seed(0))
+    return model.train()
 
 
 def fake_quantized() -> nn.Module:
-    model = vgg()
-    for module in model:
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            parametrize.register_parametrization(module, "weight", Absmax())
-    return model
+    rule = {"weight": "true4bit/tanh"}
+    return qcore.quantize(vgg(), {"type:Conv2d": rule, "type:Linear": rule}, inplace=True)
 
 
 def resident(config: ResidentConfig) -> nn.Module:
     model = make_resident(vgg(), config, torch.Generator().manual_seed(0), inplace=True)
+    set_generator(model, torch.Generator().manual_seed(0))
     set_rates(model, lr=0.1)
     return model
 
@@ -82,15 +67,13 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.soft_clip:
-            with torch.no_grad():
-                for parameter in self.model.parameters():
-                    if parameter.dim() > 1:
-                        parameter.div_(3).tanh_().mul_(3)
+            SoftClip()(self.model, Progress(step=0, steps=1, epoch=0, epochs=1))
 
 
 def batch(size: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(size)
-    return torch.randn(size, 3, 32, 32, generator=generator), torch.randint(0, 10, (size,), generator=generator)
+    images = torch.randint(0, 256, (size, 3, 32, 32), generator=generator).float()
+    return images, torch.randint(0, 10, (size,), generator=generator)
 
 
 def peak_nbytes(call: Callable[[], object]) -> int:

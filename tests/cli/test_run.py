@@ -15,7 +15,8 @@ from qcore.errors import BackendError
 
 def test_a_run_prints_its_table_and_where_everything_is(finished):
     text = finished.result.stdout
-    for part in ("f1_weighted", "float", "ptq", "kB on disk", "holds", f"report: {finished.path / 'report.html'}"):
+    claims = [part for claim in finished.summary["claims"] for part in (claim["verdict"], claim["statement"][:20])]
+    for part in ("f1_weighted", "float", "ptq", "kB on disk", *claims, f"report: {finished.path / 'report.html'}"):
         assert part in text
     assert "\x1b" not in text
 

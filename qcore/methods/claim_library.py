@@ -9,7 +9,7 @@ import numpy as np
 from qcore.methods.claims import Claim, Verdict
 from qcore.methods.evidence import Evidence, MissingEvidenceError
 
-__all__ = ["better", "equivalence", "packed_equals_eval", "size_ratio"]
+__all__ = ["better", "equivalence", "not_worse", "packed_equals_eval", "size_ratio"]
 
 
 def equivalence(
@@ -45,6 +45,26 @@ def better(
     """Return the claim that ``arm`` scores better than ``baseline`` (corrected paired t test, two-sided)."""
     text = statement or f"{arm} scores better than {baseline}"
     return Claim(claim_id, text, family, partial(_better, arm=arm, baseline=baseline, metric=metric))
+
+
+def not_worse(
+    claim_id: str,
+    arm: str,
+    baseline: str,
+    *,
+    margin: float,
+    metric: str | None = None,
+    family: str = "accuracy",
+    statement: str | None = None,
+) -> Claim:
+    """Return the claim that ``arm`` scores less than ``margin`` worse than ``baseline``, or better.
+
+    The test is one-sided (non-inferiority): a paired t test of the differences plus the margin, as :func:`equivalence`
+    pairs and corrects them.
+    """
+    text = statement or f"{arm} is at most {margin:g} worse than {baseline}"
+    check = partial(_not_worse, arm=arm, baseline=baseline, margin=margin, metric=metric)
+    return Claim(claim_id, text, family, check)
 
 
 def size_ratio(
@@ -128,6 +148,28 @@ def _equivalent(evidence: Evidence, *, arm: str, baseline: str, margin: float, m
         test=f"TOST on {name}, margin {shown}, {_pairs(evidence)}, Nadeau-Bengio corrected",
         reason="all differences are equal, so they tell of no spread: more seeds or folds would" if alike else None,
         p_value=found.p_value,
+        needs_significance=True,
+    )
+
+
+def _not_worse(evidence: Evidence, *, arm: str, baseline: str, margin: float, metric: str | None) -> Verdict:
+    from qcore.measure.statistics import nadeau_bengio_t
+
+    differences, name = _differences(evidence, arm, baseline, metric)
+    train_n, test_n = evidence.train_test_sizes()
+    if name == "accuracy":
+        _check_resolution(evidence, baseline, margin, test_n)
+    sign = 1 if evidence.higher_is_better else -1
+    room = [sign * difference + margin for difference in differences]
+    found = nadeau_bengio_t(room, train_n, test_n)
+    alike = len(set(room)) == 1
+    half = None if found.p_value is None else found.p_value / 2
+    return Verdict(
+        verdict="untested" if alike else None,
+        value=float(np.mean(differences)),
+        test=f"one-sided t test on {name}, margin {margin:g}, {_pairs(evidence)}, Nadeau-Bengio corrected",
+        reason="all differences are equal, so they tell of no spread: more seeds or folds would" if alike else None,
+        p_value=half if half is None or np.mean(room) > 0 else 1 - half,
         needs_significance=True,
     )
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qcore.methods import Claim, Evidence, judge
-from qcore.methods.claim_library import better, equivalence, size_ratio
+from qcore.methods.claim_library import better, equivalence, not_worse, size_ratio
 
 SCORES = {"float": [0.90, 0.91, 0.92, 0.90, 0.91], "close": [0.901, 0.909, 0.921, 0.9, 0.909]}
 FAR = {"far": [0.80, 0.84, 0.83, 0.81, 0.82]}
@@ -116,3 +116,20 @@ def test_equal_accuracies_that_mean_something_hold() -> None:
     given = accuracy([0.91, 0.90, 0.92], [0.9101, 0.8999, 0.9201])
     (found,) = judge([equivalence("c", "other", "float", margin=0.005)], given)
     assert found["verdict"] == "holds" and "pairs of folds" in found["test"]
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [([0.93, 0.92, 0.94], "holds"), ([0.901, 0.892, 0.911], "holds"), ([0.88, 0.85, 0.91], "fails")],
+)
+def test_to_be_better_is_not_to_be_worse(other: list[float], expected: str) -> None:
+    given = accuracy([0.91, 0.90, 0.92], [score + 1e-4 * place for place, score in enumerate(other)])
+    (found,) = judge([not_worse("c", "other", "float", margin=0.02)], given)
+    assert found["verdict"] == expected
+
+
+def test_an_error_is_worse_where_it_is_larger() -> None:
+    errors = evidence(higher=False)
+    (lower,) = judge([not_worse("c", "far", "float", margin=0.01)], errors)
+    (higher,) = judge([not_worse("c", "float", "far", margin=0.01)], errors)
+    assert (lower["verdict"], higher["verdict"]) == ("holds", "fails")

@@ -80,7 +80,10 @@ def main() -> None:
             f"| {batch} | {name} | {row['median_us']:.0f} | {row['ratio']:.2f} | {row['low']:.2f}-{row['high']:.2f} |"
             for name, row in rows.items()
         ]
-    steps = {row["layer"]: row["kernel"] for row in qcore.explain(models["W4A8 plan, folded"]).rows}
+    steps = {
+        row["layer"]: f"{row['kernel']}; gives {row['output']}"
+        for row in qcore.explain(models["W4A8 plan, folded"]).rows
+    }
     lines += [
         "",
         f"vgg4bit (3,251,018 parameters), {given.threads} thread(s), contenders in turn. The folded plan:",

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.nn.utils import fuse_conv_bn_eval
 
 from qcore.measure.bench.machine import machine_facts
 
-__all__ = ["RESULTS", "interleaved", "ratio", "vgg_features", "write", "write_report"]
+__all__ = ["RESULTS", "folded", "interleaved", "ratio", "vgg_features", "write", "write_report"]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -45,6 +48,15 @@ def vgg_features() -> list[nn.Module]:
         else:
             layers.append(nn.MaxPool2d(2))
     return layers
+
+
+def folded(model: nn.Sequential) -> nn.Sequential:
+    """Return a float network in eval mode with the batch norms that follow its convolutions folded into them."""
+    layers = [*copy.deepcopy(model), nn.Identity()]
+    for i, (first, second) in enumerate(pairwise(layers)):
+        if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+            layers[i], layers[i + 1] = fuse_conv_bn_eval(first, second), nn.Identity()
+    return nn.Sequential(*layers).eval()
 
 
 def ratio(times: list[float], base: list[float]) -> dict[str, float]:

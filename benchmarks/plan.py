@@ -5,12 +5,10 @@ from __future__ import annotations
 import copy
 import statistics
 from collections.abc import Callable
-from itertools import pairwise
 
 import torch
-from common import interleaved, ratio, vgg_features, write
+from common import folded, interleaved, ratio, vgg_features, write
 from torch import Tensor, nn
-from torch.nn.utils import fuse_conv_bn_eval
 
 import qcore
 from qcore.nn import build_model
@@ -68,14 +66,6 @@ def static_vgg() -> dict[str, nn.Module]:
         "packed, plan": qcore.compile_plan(packed),
         "packed and folded, plan": qcore.compile_plan(qcore.pack(packed, fold=True)),
     }
-
-
-def folded(model: nn.Sequential) -> nn.Module:
-    layers = [*copy.deepcopy(model), nn.Identity()]
-    for i, (first, second) in enumerate(pairwise(layers)):
-        if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
-            layers[i], layers[i + 1] = fuse_conv_bn_eval(first, second), nn.Identity()
-    return nn.Sequential(*layers).eval()
 
 
 def with_plan(model: nn.Module, rules: dict[str, object]) -> dict[str, nn.Module]:

@@ -8,9 +8,8 @@ import statistics
 from collections.abc import Callable
 
 import torch
-from common import interleaved, ratio, write
+from common import folded, interleaved, ratio, write
 from torch import Tensor, nn
-from torch.nn.utils import fuse_conv_bn_eval
 
 import qcore
 from qcore.nn import build_model
@@ -40,23 +39,20 @@ def networks(seed: int = 0) -> tuple[nn.Module, nn.Module, nn.Module]:
 def folded_float(model: nn.Module) -> nn.Module:
     """Return the float network with its batch norms folded into its convolutions, channels last."""
     model = copy.deepcopy(model)
-    layers = model.features
-    for place in range(len(layers) - 1):
-        if isinstance(layers[place], nn.Conv2d) and isinstance(layers[place + 1], nn.BatchNorm2d):
-            layers[place], layers[place + 1] = fuse_conv_bn_eval(layers[place], layers[place + 1]), nn.Identity()
+    model.features = folded(model.features)
     return model.to(memory_format=torch.channels_last)
 
 
 def contenders(model: nn.Module, four: nn.Module, eight: nn.Module) -> dict[str, nn.Module]:
-    packed, folded = qcore.pack(eight), qcore.pack(eight, fold=True)
+    packed, without_norms = qcore.pack(eight), qcore.pack(eight, fold=True)
     return {
         "float": copy.deepcopy(model).to(memory_format=torch.channels_last),
         "float, norms folded": folded_float(model),
         "W4A32 packed": qcore.pack(four),
         "W4A8 packed": packed,
-        "W4A8 packed, folded": folded,
+        "W4A8 packed, folded": without_norms,
         "W4A8 plan": qcore.compile_plan(packed),
-        "W4A8 plan, folded": qcore.compile_plan(folded),
+        "W4A8 plan, folded": qcore.compile_plan(without_norms),
     }
 
 

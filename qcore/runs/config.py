@@ -9,10 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from qcore.errors import UsageError
 from qcore.registry import validate_config
+from qcore.training.devices import Precision
 
-__all__ = ["Precision", "RunConfig", "changed_options", "make_run_config"]
-
-Precision = Literal["32-true", "bf16-mixed"]
+__all__ = ["RunConfig", "changed_options", "make_run_config"]
 
 FREE = frozenset({"workers", "latency", "calls"})
 """Options that a resumed run may change: they move times, not scores."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from lightning_fabric import Fabric
 
-    from qcore.runs.config import Precision
+    from qcore.training.devices import Precision
 
 __all__ = ["do", "is_distributed", "make_fabric", "one_thread", "start", "work"]
 

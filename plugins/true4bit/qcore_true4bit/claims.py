@@ -12,7 +12,7 @@ from qcore.measure.statistics import nadeau_bengio_t, per_fold
 from qcore.methods import Claim, MissingEvidenceError, Verdict
 from qcore.methods.claim_library import better, equivalence, not_worse, packed_equals_eval
 from qcore.tensor import QTensor
-from qcore_true4bit.observe import layer_codes, observe_layers
+from qcore_true4bit.observe import describe_codes, layer_codes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -100,13 +100,13 @@ def observe_codes(model: nn.Module, registry: Registry | None = None) -> dict[st
     bytes so many half bytes a row fill; ``weights``: how many there are;
     ``folded_nbytes``: of the model's file with its batch norms folded.
     """
-    layers = observe_layers(model)
-    if not layers:
+    coded = [codes for _, codes in layer_codes(model)]
+    if not coded:
         return {}
-    packed = [QTensor.pack(codes) for _, codes in layer_codes(model)]
+    layers, packed = [describe_codes(codes) for codes in coded], [QTensor.pack(codes) for codes in coded]
     counts = [qtensor.rows * qtensor.cols for qtensor in packed]
-    levels, tops = ([layer[key] for layer in layers.values()] for key in ("levels", "top"))
-    entropies = [layer["entropy"] for layer in layers.values()]
+    levels, tops = ([layer[key] for layer in layers] for key in ("levels", "top"))
+    entropies = [layer["entropy"] for layer in layers]
     return {
         "levels_least": min(levels),
         "levels_most": max(levels),

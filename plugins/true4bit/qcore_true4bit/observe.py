@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from qcore.tensor import Encoded
 
-__all__ = ["layer_codes", "observe_layers", "watch_layers"]
+__all__ = ["describe_codes", "layer_codes", "observe_layers", "watch_layers"]
 
 
 def layer_codes(model: nn.Module) -> Iterator[tuple[str, Encoded]]:
@@ -34,15 +34,16 @@ def watch_layers(model: nn.Module, progress: Progress) -> dict[str, Any]:
 
 
 def observe_layers(model: nn.Module) -> dict[str, dict[str, float]]:
-    """Return what each quantized layer's codes look like, by path.
+    """Return :func:`describe_codes` of each quantized layer, by path."""
+    return {path: describe_codes(codes) for path, codes in layer_codes(model)}
+
+
+def describe_codes(encoded: Encoded) -> dict[str, float]:
+    """Return what a layer's codes look like.
 
     ``levels``: distinct codes; ``top``: the largest magnitude of a code; ``entropy``: of the codes, in bits;
     ``saturation``: share of codes of magnitude ``top``; ``scale``: its mean over slices.
     """
-    return {path: _observe(codes) for path, codes in layer_codes(model)}
-
-
-def _observe(encoded: Encoded) -> dict[str, float]:
     codes, counts = torch.unique(encoded.codes, return_counts=True)
     shares = counts.double() / counts.sum()
     top = codes.abs().amax()

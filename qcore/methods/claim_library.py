@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -133,45 +134,61 @@ def _differences(evidence: Evidence, arm: str, baseline: str, metric: str | None
 def _equivalent(evidence: Evidence, *, arm: str, baseline: str, margin: float, metric: str | None) -> Verdict:
     from qcore.measure.statistics import tost
 
-    differences, name = _differences(evidence, arm, baseline, metric)
+    differences, name = _differences_for(evidence, arm, baseline, margin, metric)
     train_n, test_n = evidence.train_test_sizes()
-    if name == "accuracy":
-        _check_resolution(evidence, baseline, margin, test_n)
     error = not evidence.higher_is_better
     width = margin * float(evidence.scores(baseline, metric).mean()) if error else margin
     shown = f"{margin:.2g} of {baseline}'s mean" if error else f"{margin:g}"
     found = tost(differences, width, train_n=train_n, test_n=test_n)
-    alike = found.interval is not None and found.interval[0] == found.interval[1]
-    return Verdict(
-        verdict="untested" if alike else None,
+    verdict = Verdict(
+        verdict=None,
         value=float(np.mean(differences)),
         test=f"TOST on {name}, margin {shown}, {_pairs(evidence)}, Nadeau-Bengio corrected",
-        reason="all differences are equal, so they tell of no spread: more seeds or folds would" if alike else None,
         p_value=found.p_value,
         needs_significance=True,
     )
+    return _unless_alike(verdict, differences)
 
 
 def _not_worse(evidence: Evidence, *, arm: str, baseline: str, margin: float, metric: str | None) -> Verdict:
     from qcore.measure.statistics import nadeau_bengio_t
 
-    differences, name = _differences(evidence, arm, baseline, metric)
+    differences, name = _differences_for(evidence, arm, baseline, margin, metric)
     train_n, test_n = evidence.train_test_sizes()
-    if name == "accuracy":
-        _check_resolution(evidence, baseline, margin, test_n)
     sign = 1 if evidence.higher_is_better else -1
     room = [sign * difference + margin for difference in differences]
     found = nadeau_bengio_t(room, train_n, test_n)
-    alike = len(set(room)) == 1
     half = None if found.p_value is None else found.p_value / 2
-    return Verdict(
-        verdict="untested" if alike else None,
+    verdict = Verdict(
+        verdict=None,
         value=float(np.mean(differences)),
         test=f"one-sided t test on {name}, margin {margin:g}, {_pairs(evidence)}, Nadeau-Bengio corrected",
-        reason="all differences are equal, so they tell of no spread: more seeds or folds would" if alike else None,
         p_value=half if half is None or np.mean(room) > 0 else 1 - half,
         needs_significance=True,
     )
+    return _unless_alike(verdict, differences)
+
+
+def _differences_for(
+    evidence: Evidence, arm: str, baseline: str, margin: float, metric: str | None
+) -> tuple[list[float], str]:
+    """Return paired differences for a test against ``margin``, and the metric's name.
+
+    Raises:
+        MissingEvidenceError: equal accuracies would mean nothing.
+    """
+    differences, name = _differences(evidence, arm, baseline, metric)
+    if name == "accuracy":
+        _check_resolution(evidence, baseline, margin, evidence.train_test_sizes()[1])
+    return differences, name
+
+
+def _unless_alike(found: Verdict, differences: list[float]) -> Verdict:
+    """Return ``found``, untested if all differences are equal."""
+    if len(set(differences)) > 1:
+        return found
+    reason = "all differences are equal, so they tell of no spread: more seeds or folds would"
+    return replace(found, verdict="untested", reason=reason)
 
 
 def _pairs(evidence: Evidence) -> str:

@@ -56,11 +56,17 @@ class QuantLayer(nn.Module):
 
     def fake_weight(self) -> Tensor:
         """Return the weight as the layer uses it in training, fake-quantized if it has a quantizer."""
-        return self.weight if self.weight_quantizer is None else self.weight_quantizer(self.weight)
+        weight = self.scaled_weight()
+        return weight if self.weight_quantizer is None else self.weight_quantizer(weight)
 
     def coded_weight(self) -> Encoded:
         """Return the weight's codes; the layer must have a weight quantizer."""
-        return cast(Quantizer, self.weight_quantizer).encode(self.weight)
+        return cast(Quantizer, self.weight_quantizer).encode(self.scaled_weight())
+
+    def scaled_weight(self) -> Tensor:
+        """Return the weight that is quantized: its columns times what the input's columns are divided by, if so."""
+        scale = None if self.input_quantizer is None else self.input_quantizer.column_scale()
+        return self.weight if scale is None else self.weight * scale.detach().to(self.weight.dtype)
 
 
 class QuantLinear(QuantLayer):
@@ -69,6 +75,8 @@ class QuantLinear(QuantLayer):
     def __init__(self, layer: nn.Linear, weight: Quantizer | None, input: Quantizer | None) -> None:
         super().__init__(layer, weight, input)
         self.in_features, self.out_features = layer.in_features, layer.out_features
+        if input is not None:
+            input.expect_features(layer.in_features)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., out_features)."""

@@ -264,8 +264,8 @@ def pack_layer(layer: QuantLayer) -> PackedLayer:
             f"{inputs.tensor_name} has a static range that was never set", "call qcore.calibrate(model, batches) first"
         )
     with torch.no_grad():
-        weight = quantizer.quantize(layer.weight)
-    common = (weight, layer.bias, layer.input_quantizer, quantizer.describe())
+        weight = quantizer.quantize(layer.scaled_weight())
+    common = (weight, layer.bias, None if inputs is None else inputs.packed(), quantizer.describe())
     if isinstance(layer, QuantConv2d):
         return PackedConv2d(*common, layer.shape, layer.padding_mode, tuple(layer.reversed_padding))
     return PackedLinear(*common)

@@ -71,6 +71,21 @@ class Quantizer(nn.Module, ABC):
         """Return what this quantizer does to a layer's input as data for kernels, or None if it cannot be said so."""
         return None
 
+    def expect_features(self, features: int) -> None:  # noqa: B027 - most quantizers have no state for each feature
+        """Make room for what is learned of each input feature; a linear layer calls it once, before any training."""
+
+    def column_scale(self) -> Tensor | None:
+        """Return what each feature of a linear layer's input is divided by, float32 (features,); None for nothing.
+
+        The layer multiplies the columns of its weight by it, without gradient, before the weight is quantized: so the
+        codes of all features count the same, and sums stay integer.
+        """
+        return None
+
+    def packed(self) -> Quantizer:
+        """Return what a packed layer keeps of this input quantizer: the same codes, without what training alone needs."""
+        return self
+
     def describe(self) -> dict[str, Any]:
         """Return id and config, as plain JSON data from which the quantizer can be made again."""
         return {"quantizer": self.spec_id, **self.config.model_dump(mode="json")}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from qcore.backends.base import Kernel, KernelRequest
 from qcore.backends.choice import BackendChoice, Candidate, choose
-from qcore.errors import CalibrationError, UsageError
+from qcore.errors import CalibrationError, ConfigError, UsageError
 from qcore.nn.layers import QuantConv2d, QuantLayer, conv_shape, encode_input, pad_input
 from qcore.quantizers.base import Quantizer
 from qcore.tensor import QTensor
@@ -255,6 +255,7 @@ def pack_layer(layer: QuantLayer) -> PackedLayer:
 
     Raises:
         CalibrationError: the input's static range was never set.
+        ConfigError: a convolution's input has columns of its own widths, as only linear layers can have.
         QuantizationError: the weight holds NaN or infinity.
     """
     quantizer = cast(Quantizer, layer.weight_quantizer)
@@ -262,6 +263,11 @@ def pack_layer(layer: QuantLayer) -> PackedLayer:
     if inputs is not None and inputs.needs_calibration:
         raise CalibrationError(
             f"{inputs.tensor_name} has a static range that was never set", "call qcore.calibrate(model, batches) first"
+        )
+    scheme = None if inputs is None else inputs.scheme()
+    if scheme is not None and scheme.columns is not None and isinstance(layer, QuantConv2d):
+        raise ConfigError(
+            "the input of a convolution cannot have a width for each column", "use one range for it, or one a token"
         )
     with torch.no_grad():
         weight = quantizer.quantize(layer.scaled_weight())

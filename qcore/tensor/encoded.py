@@ -49,7 +49,8 @@ class Encoded:
         shape: the tensor's own shape; ``rows * cols`` elements.
         dtype: the tensor's own dtype.
         encoding: one of :data:`ENCODINGS`.
-        bits: width of every code, or int64 (rows,) where it differs row by row.
+        bits: width of every code, or int64 (rows,) where it differs row by row; 1 to 8, or 16 of an input whose
+            columns differ (such codes are never stored).
         zero_point: whole numbers, shaped like ``scale``; None means 0. Only with encoding ``uint``.
         group_size: columns a group; None where the scale is per tensor or row.
     """

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from qcore.errors import QuantizationError
 from qcore.tensor.activation import ActivationScheme
 from qcore.tensor.arithmetic import Conv2dShape, integer_conv2d, integer_linear, is_integer
 from qcore.tensor.encoded import Encoded
@@ -46,7 +47,13 @@ def conv2d(x: Input, weight: Encoded, bias: Tensor | None, shape: Conv2dShape) -
 
 
 def encode_images(x: Tensor, scheme: ActivationScheme) -> Encoded:
-    """Return the codes of images (n, channels, height, width): a sample is a token."""
+    """Return the codes of images (n, channels, height, width): a sample is a token.
+
+    Raises:
+        QuantizationError: the scheme has columns, which images have not.
+    """
+    if scheme.columns is not None:
+        raise QuantizationError("columns are features of a linear layer's input: a convolution has none")
     coded = scheme.encode(x.flatten(1))
     return reshaped(coded, x.shape)
 

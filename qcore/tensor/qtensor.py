@@ -43,7 +43,8 @@ class QTensor:
         dtype: the tensor's own dtype.
         encoding: how stored codes map to integers, one of :data:`qcore.tensor.encoded.ENCODINGS`.
         cols: codes a row.
-        row_order: int32 (rows,), ``row_order[i]`` is the tensor's row that is stored as row i; None: as they come.
+        row_order: int32 (rows,), ``row_order[i]`` is the tensor's row that is stored as row i; None: as they come, and
+            then widths ascend along the tensor's own rows.
         zero_point: uint8, shaped like ``scale``; None means 0.
         group_size: columns a group of the scale, or None.
     """
@@ -63,18 +64,20 @@ class QTensor:
         """Pack ``encoded``; ``codec`` defaults to ``trit5@1`` for ternary codes and ``packn@1`` for all others.
 
         Raises:
-            QuantizationError: if a code does not fit its width or the codec, or a zero point is no whole number of
-                encoding ``uint``.
+            QuantizationError: if codes have more than 8 bits (those of inputs may, which are not stored), a code does
+                not fit its width or the codec, or a zero point is no whole number of encoding ``uint``.
         """
         _check_zero_point(encoded)
         name = codec or ("trit5@1" if encoded.encoding == "ternary" else "packn@1")
         order: Tensor | None = None
+        moved = False
         blocks: tuple[Block, ...]
         if isinstance(encoded.bits, int) or encoded.bits.numel() == 0:
             width = encoded.bits if isinstance(encoded.bits, int) else 8
             blocks = (_pack_rows(encoded.codes, encoded.encoding, width, name),)
         else:
             order = torch.argsort(encoded.bits, stable=True)
+            moved = not torch.equal(order, torch.arange(len(order), device=order.device))
             widths, counts = torch.unique_consecutive(encoded.bits[order], return_counts=True)
             parts = torch.split(encoded.codes[order], counts.tolist())
             blocks = tuple(
@@ -88,7 +91,7 @@ class QTensor:
             dtype=encoded.dtype,
             encoding=encoded.encoding,
             cols=encoded.codes.shape[1],
-            row_order=None if order is None or len(blocks) == 1 else order.to(torch.int32),
+            row_order=order.to(torch.int32) if moved and order is not None else None,
             zero_point=None if encoded.zero_point is None else encoded.zero_point.to(torch.uint8),
             group_size=encoded.group_size,
         )
@@ -96,10 +99,9 @@ class QTensor:
     def unpack(self) -> Encoded:
         """Return the codes and scales that were packed, exactly."""
         codes = torch.cat([self._unpack_block(block) for block in self.blocks])
-        bits: int | Tensor = self.blocks[0].bits
+        bits: int | Tensor = self.blocks[0].bits if len(self.blocks) == 1 else self.row_bits()
         if self.row_order is not None:
-            place = torch.argsort(self.row_order.long())
-            codes, bits = codes[place], self.row_bits()
+            codes, bits = codes[torch.argsort(self.row_order.long())], self.row_bits()
         zero = None if self.zero_point is None else self.zero_point.to(torch.float32)
         return Encoded(codes, self.scale, self.shape, self.dtype, self.encoding, bits, zero, self.group_size)
 
@@ -206,8 +208,9 @@ class QTensor:
             and not torch.equal(order.long().sort().values, torch.arange(self.rows, device=order.device))
         ):
             raise ModelFileError("the row order is not a permutation of the rows, int32")
-        if order is None and len(self.blocks) > 1:
-            raise ModelFileError("rows of several widths need a row order")
+        widths = [block.bits for block in self.blocks]
+        if order is None and widths != sorted(set(widths)):
+            raise ModelFileError(f"rows of {widths} bits without a row order: widths ascend then")
 
     def _check_block(self, block: Block) -> None:
         if block.codec not in CODECS:
@@ -250,7 +253,7 @@ def _pack_rows(codes: Tensor, encoding: str, bits: int, codec: str) -> Block:
     if codec not in CODECS:
         raise QuantizationError(f"unknown codec {codec!r}", f"this qcore knows {', '.join(CODECS)}")
     if not 1 <= bits <= 8:
-        raise QuantizationError(f"codes of {bits} bits, where 1 to 8 are possible")
+        raise QuantizationError(f"codes of {bits} bits are not stored: 1 to 8 are possible")
     step, offset = offset_and_step(encoding, bits)
     stored = (codes - offset) / step
     top = min(2 if encoding == "ternary" else (1 << bits) - 1, CODECS[codec].largest(bits))

@@ -24,6 +24,7 @@ from qcore.testing.backend_problems import (
     mixed_widths,
 )
 from qcore.testing.cases import SkipCheck, expect
+from qcore.testing.column_problems import columned
 from qcore.testing.handover_problems import handover_plans
 from qcore.testing.inputs import generator
 from qcore.testing.plan_problems import PlanProblem, float_plans, packed_layers, packed_plan
@@ -63,6 +64,11 @@ def check_integer_linear_is_exact(offer: Offer) -> None:
 def check_mixed_widths_are_exact(offer: Offer) -> None:
     """Rows of different widths come back in their own order, bit for bit."""
     _run_exactly(available(offer), mixed_widths())
+
+
+def check_input_columns_are_exact(offer: Offer) -> None:
+    """Inputs with a clip and a width for each column, 16 bits among them: bit for bit, whatever the codes."""
+    _run_exactly(available(offer), columned())
 
 
 def check_extremes_are_exact(offer: Offer) -> None:

@@ -80,6 +80,8 @@ class Problem:
         scheme = self.request.activation
         if scheme is not None and scheme.low is not None and scheme.high is not None:
             scheme = replace(scheme, low=scheme.low.to(device), high=scheme.high.to(device))
+        if scheme is not None and scheme.columns is not None:
+            scheme = replace(scheme, columns=scheme.columns.to(device))
         return Problem(
             self.name,
             replace(self.request, activation=scheme, device=torch.device(device)),

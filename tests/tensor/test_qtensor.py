@@ -83,6 +83,16 @@ def test_rows_of_one_width_stand_together_and_the_order_is_stored() -> None:
     assert packed.row_order.dtype == torch.int32
 
 
+def test_rows_whose_widths_ascend_need_no_row_order() -> None:
+    given_codes = coded(5, 8, [1, 1, 2, 4, 4], "odd")
+    packed = QTensor.pack(given_codes)
+    assert packed.tensors().keys() == {"codes_0", "codes_1", "codes_2", "scale"}
+    assert packed.nbytes == 2 * 1 + 1 * 2 + 2 * 4 + 5 * 4
+    assert packed.row_bits().tolist() == [1, 1, 2, 4, 4]
+    assert same(packed.unpack(), given_codes)
+    assert same(QTensor.from_parts(packed.tensors(), packed.metadata()).unpack(), given_codes)
+
+
 def test_one_width_for_all_rows_needs_no_row_order() -> None:
     assert QTensor.pack(coded(3, 8, [4, 4, 4])).row_order is None
 
@@ -242,12 +252,18 @@ def test_zero_points_are_checked_against_the_widest_code() -> None:
             QTensor.from_parts(tensors | {"zero_point": wrong}, metadata)
 
 
-def test_several_widths_without_a_row_order_are_refused() -> None:
-    packed = QTensor.pack(coded(2, 8, [4, 2]))
-    tensors = packed.tensors()
-    del tensors["row_order"]
+def test_widths_that_do_not_ascend_without_a_row_order_are_refused() -> None:
+    packed = QTensor.pack(coded(4, 8, [2, 2, 4, 4]))
+    metadata = packed.metadata()
+    tensors = packed.tensors() | {"codes_0": packed.blocks[1].data, "codes_1": packed.blocks[0].data}
     with pytest.raises(ModelFileError, match="row order"):
-        QTensor.from_parts(tensors, packed.metadata())
+        QTensor.from_parts(tensors, metadata | {"blocks": metadata["blocks"][::-1]})
+
+
+def test_activations_of_16_bits_are_not_stored() -> None:
+    codes = torch.tensor([[65535.0]])
+    with pytest.raises(QuantizationError, match="16 bits are not stored"):
+        QTensor.pack(Encoded(codes, torch.ones(1, 1), codes.shape, torch.float32, "uint", 16))
 
 
 def test_a_copy_on_another_device_has_the_same_parts() -> None:

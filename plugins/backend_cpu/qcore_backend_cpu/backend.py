@@ -63,6 +63,8 @@ class CpuBackend(Backend):
             return f"the weight is on {request.device}, and it runs on the CPU"
         if request.scales == "group" and (request.group_size or 0) > _LONGEST_GROUP:
             return f"groups of more than {_LONGEST_GROUP} columns"
+        if request.activation is not None and request.activation.columns is not None:
+            return "inputs with a width for each column"
         if not request.integer and request.dtype is not torch.float32:
             return f"weight-only layers in {request.dtype}: its float sums are float32"
         if is_decoded(request):

@@ -60,10 +60,7 @@ def _memory(nbytes: int) -> Tensor:
 
 def largest_input(request: KernelRequest) -> int:
     """Return the largest magnitude of an activation's code less its zero point."""
-    scheme = request.activation
-    if scheme is None:
-        return _LARGEST_CODED
-    return (1 << (scheme.bits - 1)) - 1 if scheme.symmetric else (1 << scheme.bits) - 1
+    return _LARGEST_CODED if request.activation is None else request.activation.largest
 
 
 def _largest_weight(weight: QTensor) -> int:

@@ -95,6 +95,8 @@ def _wanted_by(reader: Step, after: Finding, *, image: bool) -> Finding:
         scheme = reader.request.activation
         if scheme is None:
             return f"{_named(reader)} computes on floats: only its weight is quantized"
+        if scheme.columns is not None:
+            return f"{_named(reader)} codes each column of its input by itself"
         if not scheme.is_static:
             return f"{_named(reader)} finds its input's range anew at each call"
         fits = image == (reader.request.conv is not None)

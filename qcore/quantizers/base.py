@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, ClassVar, cast
 
 import torch
@@ -13,7 +16,7 @@ from qcore.errors import QuantizationError
 from qcore.quantizers.config import QuantizerConfig
 from qcore.tensor import ActivationScheme, Encoded, QTensor
 
-__all__ = ["Quantizer", "check_finite", "straight_through"]
+__all__ = ["Quantizer", "check_finite", "checks_together", "straight_through"]
 
 
 class Quantizer(nn.Module, ABC):
@@ -119,17 +122,55 @@ def straight_through(x: Tensor, quantized: Tensor, mask: Tensor | None = None) -
     return cast(Tensor, _StraightThrough.apply(x, quantized, mask))  # type: ignore[no-untyped-call]
 
 
+_Waiting = list[tuple[str, Tensor]]
+_waiting: ContextVar[_Waiting | None] = ContextVar("qcore_waiting_checks", default=None)
+
+
+@contextmanager
+def checks_together() -> Iterator[Callable[[], None]]:
+    """Let :func:`check_finite` wait, on devices where each look at a number halts the queue, and look once for all.
+
+    Yields:
+        What to call, within, when it is time: it raises QuantizationError for the first tensor that was bad. On a CPU
+        nothing waits, and it does nothing.
+    """
+    waiting: _Waiting = []
+    token = _waiting.set(waiting)
+    try:
+        yield lambda: _raise_if_bad(waiting)
+    finally:
+        _waiting.reset(token)
+
+
 def check_finite(x: Tensor, name: str) -> None:
     """Raise QuantizationError if ``x`` holds NaN or infinity, or a float64 that float32 cannot hold.
 
-    Skipped while torch compiles or exports, and on meta tensors.
+    Skipped while torch compiles or exports, and on meta tensors; within :func:`checks_together` it may wait.
     """
     if x.numel() == 0 or torch.compiler.is_compiling() or x.is_meta:
         return
     low, high = x.detach().aminmax()
-    if not float(torch.maximum(-low, high)) <= torch.finfo(torch.float32).max:
+    largest = torch.maximum(-low, high)
+    waiting = _waiting.get()
+    if waiting is not None and x.device.type != "cpu":
+        waiting.append((name, largest))
+        return
+    if not float(largest) <= torch.finfo(torch.float32).max:
         bad = int((~torch.isfinite(x.detach().float())).sum())
-        raise QuantizationError(
-            f"{name} holds {bad} values of {x.numel()} that are NaN or infinite in float32",
-            "look at the data or the learning rate: qcore does not quantize such values",
-        )
+        raise _not_finite(name, f"{bad} values of {x.numel()}")
+
+
+def _raise_if_bad(waiting: _Waiting) -> None:
+    if waiting:
+        largest = torch.stack([value.double() for _, value in waiting]).tolist()
+        for (name, _), value in zip(waiting, largest, strict=True):
+            if not value <= torch.finfo(torch.float32).max:
+                raise _not_finite(name, "values")
+        waiting.clear()
+
+
+def _not_finite(name: str, what: str) -> QuantizationError:
+    return QuantizationError(
+        f"{name} holds {what} that are NaN or infinite in float32",
+        "look at the data or the learning rate: qcore does not quantize such values",
+    )

@@ -154,7 +154,8 @@ class IntQuantizer(Quantizer):
             )
         if self.config.dynamic and self.config.scale == "absmax":
             low, high = self._range(x, slices, kernels)
-            if kernels is None and not _all_finite(low, high):  # then so is x: this saves a pass over it
+            # If the range is finite then so is x, and a look at it saves a pass over x; elsewhere a look costs more.
+            if kernels is None and not (x.device.type == "cpu" and _all_finite(low, high)):
                 check_finite(x, self.tensor_name)
             return low, high
         if kernels is None:

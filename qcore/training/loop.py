@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from qcore.errors import QcoreError
 from qcore.nn import set_generator
+from qcore.quantizers import checks_together
 from qcore.training.checkpoint import Checkpoint, CheckpointFile
 from qcore.training.data import FoldTensors, as_floats, batches, steps_per_epoch
 from qcore.training.evaluate import outputs
@@ -229,7 +230,9 @@ class _Trainer:
         set_schedules(self.optimizers, progress.fraction)
         if self.phase.before_step:
             self.phase.before_step(self.model, progress)
-        loss = self.loss(inputs, targets)
+        with checks_together() as check:
+            loss = self.loss(inputs, targets)
+            check()
         value = float(loss.detach())
         if not math.isfinite(value):
             where = f"phase {self.phase.name!r}, epoch {progress.epoch + 1}, step {progress.step + 1}"

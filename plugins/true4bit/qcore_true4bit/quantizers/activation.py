@@ -47,11 +47,14 @@ class ActivationQuantizer(Quantizer):
         super().__init__(config)
         self.config: ActivationConfig
         self.alpha = nn.Parameter(torch.zeros(()))
+        self._known = False
 
     @property
     def needs_calibration(self) -> bool:
         """Whether the range is not known yet."""
-        return not bool(self.alpha != 0)
+        if not self._known:  # a look at a number halts a GPU's queue: once is enough
+            self._known = bool(self.alpha != 0)
+        return not self._known
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> None:

@@ -71,6 +71,31 @@ class TrainingKernels(ABC):
     def round_to_sign(self, x: Tensor, magnitude: Tensor, threshold: Tensor | None = None) -> Tensor | None:
         """Return ``magnitude`` where ``x > threshold``, else ``-magnitude``; without a threshold where ``x >= 0``."""
 
+    def round_to_odd(self, x: Tensor, half_step: Tensor, top: Tensor) -> Tensor | None:
+        """Return ``x`` with each slice rounded to odd codes times its half step (:mod:`qcore.tensor.integer`).
+
+        Args:
+            x: float32 (slices, n).
+            half_step: one a slice, or one for all.
+            top: ``2**(bits-1)`` of each slice, or of all.
+        """
+        return None
+
+    def odd_products(self, gradient: Tensor, x: Tensor, half_steps: Tensor, tops: Tensor) -> Tensor | None:
+        """Return, for each slice and each of several widths, the sum of ``gradient`` times ``x`` rounded to that width.
+
+        The terms ``gradient * code`` are float32, the order of their sum is free.
+
+        Args:
+            gradient, x: float32 (slices, n); here ``x`` is not looked at for NaN.
+            half_steps: float32 (slices, widths).
+            tops: float32 (widths,), ``2**(bits-1)``.
+
+        Returns:
+            float32 (slices, widths).
+        """
+        return None
+
     @abstractmethod
     def slice_sums(self, x: Tensor, *, magnitude: bool = False) -> Tensor | None:
         """Return the sum of each slice, or of its magnitudes, float64 (slices, 1), as :mod:`qcore.tensor.sums` does."""

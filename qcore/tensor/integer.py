@@ -14,6 +14,12 @@ Affine, ``q = 2**bits - 1``, for the range ``low <= 0 <= high`` of a slice:
 3. ``zero_point = clamp(round(-low * inverse), 0, q)``
 4. ``code = clamp(round(x * inverse) + zero_point, 0, q)``
 
+Odd, ``2**bits`` levels for the half step ``h`` of a slice, with ``t = 2**(bits-1)``:
+
+1. ``inverse = 0.5 / max(h, 2**-100)``
+2. ``code = 2 clamp(floor(x * inverse), -t, t - 1) + 1``
+3. ``scale = h``
+
 Everything is float32. A slice of zeros has code 0 (or its zero point) everywhere.
 """
 
@@ -30,6 +36,8 @@ __all__ = [
     "affine_scale",
     "as_tokens",
     "grouped",
+    "odd_codes",
+    "odd_inverse",
     "symmetric_codes",
     "symmetric_scale",
     "ungrouped",
@@ -90,3 +98,13 @@ def as_tokens(x: Tensor) -> Tensor:
     """View (..., features) as (tokens, features); a scalar is one token of one feature."""
     features = x.shape[-1] if x.dim() else 1
     return x.reshape(math.prod(x.shape[:-1]), features)
+
+
+def odd_inverse(half_step: Tensor) -> Tensor:
+    """Return the inverse of a whole step, float32, shaped like ``half_step``."""
+    return 0.5 / half_step.clamp_min(TINY)
+
+
+def odd_codes(x: Tensor, inverse: Tensor, top: Tensor | float) -> Tensor:
+    """Return the odd codes of float32 ``x``, of ``2 * top`` levels; ``inverse`` and ``top`` broadcast against it."""
+    return (x * inverse).floor_().clamp_(-top, top - 1).mul_(2).add_(1)

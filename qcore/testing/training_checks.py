@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -56,6 +58,35 @@ def check_training_rounds_to_signs_exactly(offer: Offer) -> None:
                 _compare(got, _FORMULAS.round_to_sign(x, magnitude, threshold), name)
 
 
+def check_training_rounds_to_odd_codes_exactly(offer: Offer) -> None:
+    """Rows of different widths in one pass: odd codes times a half step equal the formulas."""
+    kernels, device = training_kernels(offer)
+    for name, x in slices():
+        for half, top in _odd_grids(x):
+            got = kernels.round_to_odd(x.to(device), half.to(device), top.to(device))
+            if got is None and type(kernels).round_to_odd is TrainingKernels.round_to_odd:
+                raise SkipCheck("it rounds to no odd codes")
+            _compare(got, _FORMULAS.round_to_odd(x, half, top), name)
+
+
+def check_training_multiplies_every_width(offer: Offer) -> None:
+    """What a wider row would gain: products of a gradient with all its roundings, within a float sum's rounding."""
+    kernels, device = training_kernels(offer)
+    tops = torch.tensor([1.0, 2.0, 8.0, 128.0])
+    for name, x in slices():
+        upstream = normal(tuple(x.shape), torch.float32, seed=8)
+        halves = x.abs().mean(dim=1, keepdim=True) * torch.tensor([[1.0, 0.5, 0.2, 0.0]])
+        got = kernels.odd_products(*(given.to(device) for given in (upstream, x, halves, tops)))
+        if got is None and type(kernels).odd_products is TrainingKernels.odd_products:
+            raise SkipCheck("it multiplies no odd codes")
+        wanted = _FORMULAS.odd_products(upstream, x, halves, tops)
+        bound = 2.0**-20 * upstream.abs().sum(dim=1, keepdim=True) * 2 * tops * halves + 2.0**-149
+        expect(got is not None and got.shape == wanted.shape, f"{name}: not served")
+        if got is not None:
+            off = (got.cpu().double() - wanted.double()).abs()
+            expect(bool((off <= bound).all()), f"{name}: off by {float((off / bound).max()):.3g} of the bound")
+
+
 def check_training_sums_keep_their_order(offer: Offer) -> None:
     """A mean magnitude is a scale: its sum has a fixed order, so that all backends get the same one."""
     kernels, device = training_kernels(offer)
@@ -102,6 +133,7 @@ def check_training_refuses_nan_and_infinity(offer: Offer) -> None:
             expect(kernels.round_to_grid(x, grid) is None, f"rounds to a grid with {name}")
         for threshold in (None, one):
             expect(kernels.round_to_sign(x, one, threshold) is None, f"rounds to signs with {name}")
+        expect(kernels.round_to_odd(x, one, one) is None, f"rounds to odd codes with {name}")
 
 
 def check_training_leaves_its_inputs_alone(offer: Offer) -> None:
@@ -113,6 +145,8 @@ def check_training_leaves_its_inputs_alone(offer: Offer) -> None:
         kernels.round_over_range(x, 4, symmetric=True),
         kernels.round_to_grid(x, Grid(scale, -7, 7, scale, scale.round())),
         kernels.round_to_sign(x, scale, scale),
+        kernels.round_to_odd(x, scale, scale),
+        kernels.odd_products(x, x, scale, scale[:1, 0]),
         kernels.mask_gradient(x, x, -scale, scale),
         (kernels.learned_scale_gradients(x, x, scale, -7, 7) or (None,))[0],
         kernels.slice_sums(x),
@@ -121,6 +155,16 @@ def check_training_leaves_its_inputs_alone(offer: Offer) -> None:
     expect(torch.equal(scale, x.abs().amax(dim=1, keepdim=True)), "a scale was changed")
     for result in results:
         expect(result is None or result.data_ptr() != x.data_ptr(), "the result is the input itself")
+
+
+def _odd_grids(x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield half steps and ``2**(bits-1)``: for all slices alike, and for each its own."""
+    widest = x.abs().amax().clamp_max(1e37)
+    for bits in (1, 2, 4, 8):
+        yield widest.reshape(1, 1) / ((1 << bits) - 1), torch.full((1, 1), 2.0 ** (bits - 1))
+    rows = x.shape[0]
+    tops = torch.tensor([1.0, 2.0, 8.0, 128.0]).repeat(-(-rows // 4))[:rows].reshape(-1, 1)
+    yield x.abs().mean(dim=1, keepdim=True).clamp_max(1e36), tops
 
 
 def _moved(grid: Grid, device: str) -> Grid:

@@ -9,7 +9,14 @@ from torch import Tensor
 
 from qcore.backends import Grid, TrainingKernels
 from qcore.quantizers.learned import learned_scale_gradients
-from qcore.tensor.integer import affine_codes, affine_scale, symmetric_codes, symmetric_scale
+from qcore.tensor.integer import (
+    affine_codes,
+    affine_scale,
+    odd_codes,
+    odd_inverse,
+    symmetric_codes,
+    symmetric_scale,
+)
 from qcore.tensor.sums import slice_sums
 from qcore.testing.inputs import generator, normal, weights
 
@@ -49,6 +56,19 @@ class TorchTrainingKernels(TrainingKernels):
             return None
         above = x >= 0 if threshold is None else x > threshold.reshape(-1, 1)
         return torch.where(above, magnitude.reshape(-1, 1), -magnitude.reshape(-1, 1))
+
+    def round_to_odd(self, x: Tensor, half_step: Tensor, top: Tensor) -> Tensor | None:
+        """Return ``x`` rounded to odd codes."""
+        half = half_step.reshape(-1, 1)
+        return odd_codes(x, odd_inverse(half), top.reshape(-1, 1)) * half if _finite(x) else None
+
+    def odd_products(self, gradient: Tensor, x: Tensor, half_steps: Tensor, tops: Tensor) -> Tensor:
+        """Return the products, summed in float64."""
+        found = []
+        for half, top in zip(half_steps.split(1, dim=1), tops.tolist(), strict=True):
+            terms = gradient * odd_codes(x, odd_inverse(half), top)
+            found.append(terms.sum(dim=1, keepdim=True, dtype=torch.float64) * half)
+        return torch.cat(found, dim=1).to(torch.float32)
 
     def slice_sums(self, x: Tensor, *, magnitude: bool = False) -> Tensor:
         """Return the sums, in their order."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from qcore.backends import Grid, TrainingKernels
+from qcore.tensor.integer import odd_inverse
 from qcore.errors import UsageError
 from qcore_backend_cpu.native import chosen_isa, load
 
@@ -65,6 +66,30 @@ class CpuTrainingKernels(TrainingKernels):
         limits, values = _values(threshold, slices), _values(magnitude, slices)
         finite = self._native.round_to_sign(self.isa, x.data_ptr(), slices, n, limits, values, y.data_ptr(), threads)
         return y if finite else None
+
+    def round_to_odd(self, x: Tensor, half_step: Tensor, top: Tensor) -> Tensor | None:
+        """Return ``x`` rounded to odd multiples of the half steps."""
+        x, y, threads = _ready(x)
+        slices, n = x.shape
+        half, top = _per_slice(half_step, x), _per_slice(top, x)
+        inverse = odd_inverse(half)
+        numbers = [_values(values, slices) for values in (inverse, half, top)]
+        finite = self._native.round_to_odd(self.isa, x.data_ptr(), slices, n, *numbers, y.data_ptr(), threads)
+        return y if finite else None
+
+    def odd_products(self, gradient: Tensor, x: Tensor, half_steps: Tensor, tops: Tensor) -> Tensor:
+        """Return the products of ``gradient`` with ``x`` rounded to each width."""
+        gradient = _slices(gradient)
+        x, half, tops = _like(x, gradient), _readable(half_steps, "half steps"), _readable(tops, "tops")
+        (slices, n), count = x.shape, tops.numel()
+        if half.shape != (slices, count):
+            raise UsageError(f"half steps of {slices} slices and {count} widths, not {tuple(half.shape)}")
+        inverse, found = odd_inverse(half), torch.empty_like(half)
+        numbers = (values.data_ptr() for values in (inverse, half, tops, found))
+        self._native.odd_products(
+            self.isa, gradient.data_ptr(), x.data_ptr(), slices, n, count, *numbers, torch.get_num_threads()
+        )
+        return found
 
     def slice_sums(self, x: Tensor, *, magnitude: bool = False) -> Tensor:
         """Return the sums of the slices, or of their magnitudes, in the order of :mod:`qcore.tensor.sums`."""

@@ -80,6 +80,30 @@ bool fake_to_sign(const FakeKernels& kernels, const float* x, int64_t slices, in
   return finite.load();
 }
 
+bool fake_to_odd(const FakeKernels& kernels, const float* x, int64_t slices, int64_t n, const PerSlice& inverse,
+                 const PerSlice& half, const PerSlice& top, float* y, int threads) {
+  std::atomic<bool> finite{true};
+  Cut(slices, n).each(threads, [&](int64_t s, int64_t, int64_t start, int64_t length) {
+    if (!kernels.round_to_odd(x + start, length, inverse.at(s), half.at(s), top.at(s), y + start)) finite.store(false);
+  });
+  return finite.load();
+}
+
+void fake_odd_products(const FakeKernels& kernels, const float* g, const float* x, int64_t slices, int64_t n, int count,
+                       const float* inverse, const float* half, const float* top, float* products, int threads) {
+  const Cut cut(slices, n);
+  const auto parts = allocate<double>(slices * cut.pieces * count);
+  cut.each(threads, [&](int64_t slice, int64_t piece, int64_t start, int64_t length) {
+    kernels.odd_products(g + start, x + start, length, count, inverse + slice * count, top,
+                         &parts[size_t((slice * cut.pieces + piece) * count)]);
+  });
+  for (int64_t i = 0; i < slices * count; ++i) {
+    double sum = 0;
+    for (int64_t p = 0; p < cut.pieces; ++p) sum += parts[size_t((i / count * cut.pieces + p) * count + i % count)];
+    products[i] = float(sum * double(half[i]));
+  }
+}
+
 void fake_mask(const FakeKernels& kernels, const float* g, const float* x, int64_t slices, int64_t n,
                const PerSlice& low, const PerSlice& high, float* dx, int threads) {
   Cut(slices, n).each(threads, [&](int64_t slice, int64_t, int64_t start, int64_t length) {

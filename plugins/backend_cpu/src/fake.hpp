@@ -23,6 +23,13 @@ struct FakeKernels {
   double (*learned_scale_gradients)(const float* g, const float* x, int64_t n, float scale, float low, float high,
                                     float* dx);
 
+  // y = code * half with code = 2 clamp(floor(x * inverse), -top, top - 1) + 1; whether x is finite.
+  bool (*round_to_odd)(const float* x, int64_t n, float inverse, float half, float top, float* y);
+
+  // sums[k] = the sum of g * code, for the codes of inverse[k] and top[k], of which there are `count`.
+  void (*odd_products)(const float* g, const float* x, int64_t n, int count, const float* inverse, const float* top,
+                       double* sums);
+
   // row (128,) = the sum of the rows of 128 columns of x, or of its magnitudes: fake_sums.hpp.
   void (*sum_rows)(const float* x, int64_t n, bool magnitude, double* row);
 };
@@ -60,6 +67,13 @@ bool fake_to_grid(const FakeKernels& kernels, const float* x, int64_t slices, in
 // Without a threshold, the sign of zero is +.
 bool fake_to_sign(const FakeKernels& kernels, const float* x, int64_t slices, int64_t n, const PerSlice& threshold,
                   const PerSlice& magnitude, float* y, int threads);
+
+bool fake_to_odd(const FakeKernels& kernels, const float* x, int64_t slices, int64_t n, const PerSlice& inverse,
+                 const PerSlice& half, const PerSlice& top, float* y, int threads);
+
+// products (slices, count) = half * the sum of g * code; inverse and half are (slices, count), top is (count,).
+void fake_odd_products(const FakeKernels& kernels, const float* g, const float* x, int64_t slices, int64_t n, int count,
+                       const float* inverse, const float* half, const float* top, float* products, int threads);
 
 void fake_mask(const FakeKernels& kernels, const float* g, const float* x, int64_t slices, int64_t n,
                const PerSlice& low, const PerSlice& high, float* dx, int threads);

@@ -38,6 +38,27 @@ bool sign_tail(const float* x, int64_t i, int64_t n, float threshold, bool at, f
   return good;
 }
 
+inline float odd_code(float x, float inverse, float top) {
+  const float step = std::floor(x * inverse);
+  return 2 * (step < -top ? -top : step > top - 1 ? top - 1 : step) + 1;
+}
+
+bool odd_tail(const float* x, int64_t i, int64_t n, float inverse, float half, float top, float* y) {
+  bool good = true;
+  for (; i < n; ++i) {
+    good &= finite(x[i]);
+    y[i] = odd_code(x[i], inverse, top) * half;
+  }
+  return good;
+}
+
+void products_tail(const float* g, const float* x, int64_t i, int64_t n, int count, const float* inverse,
+                   const float* top, double* sums) {
+  for (; i < n; ++i) {
+    for (int k = 0; k < count; ++k) sums[k] += double(g[i] * odd_code(x[i], inverse[k], top[k]));
+  }
+}
+
 void mask_tail(const float* g, const float* x, int64_t i, int64_t n, float low, float high, float* dx) {
   for (; i < n; ++i) dx[i] = g[i] * float(int((x[i] >= low) & (x[i] <= high)));  // no branch
 }

@@ -58,6 +58,44 @@ bool round_to_sign(const float* x, int64_t n, float threshold, bool at, float ma
   return sign_tail(x, i, n, threshold, at, magnitude, y) && !_mm256_movemask_ps(bad);
 }
 
+inline __m256 odd_codes(__m256 x, __m256 inverse, __m256 bottom, __m256 top) {
+  const __m256 step = _mm256_min_ps(top, _mm256_max_ps(bottom, _mm256_floor_ps(_mm256_mul_ps(x, inverse))));
+  return _mm256_add_ps(_mm256_add_ps(step, step), _mm256_set1_ps(1.0f));
+}
+
+bool round_to_odd(const float* x, int64_t n, float inverse, float half, float top, float* y) {
+  const __m256 factor = _mm256_set1_ps(inverse), low = _mm256_set1_ps(-top), high = _mm256_set1_ps(top - 1);
+  __m256 bad = _mm256_setzero_ps();
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    const __m256 v = _mm256_loadu_ps(x + i);
+    bad = _mm256_or_ps(bad, not_finite(v));
+    _mm256_storeu_ps(y + i, _mm256_mul_ps(odd_codes(v, factor, low, high), _mm256_set1_ps(half)));
+  }
+  return odd_tail(x, i, n, inverse, half, top, y) && !_mm256_movemask_ps(bad);
+}
+
+// A width at a time: what the first one has read is in the nearest cache for the others.
+void odd_products(const float* g, const float* x, int64_t n, int count, const float* inverse, const float* top,
+                  double* sums) {
+  int64_t whole = n - n % 8;
+  for (int k = 0; k < count; ++k) {
+    const __m256 factor = _mm256_set1_ps(inverse[k]);
+    const __m256 low = _mm256_set1_ps(-top[k]), high = _mm256_set1_ps(top[k] - 1);
+    __m256d first = _mm256_setzero_pd(), second = _mm256_setzero_pd();
+    for (int64_t i = 0; i < whole; i += 8) {
+      const __m256 codes = odd_codes(_mm256_loadu_ps(x + i), factor, low, high);
+      const __m256 term = _mm256_mul_ps(codes, _mm256_loadu_ps(g + i));
+      first = _mm256_add_pd(first, _mm256_cvtps_pd(_mm256_castps256_ps128(term)));
+      second = _mm256_add_pd(second, _mm256_cvtps_pd(_mm256_extractf128_ps(term, 1)));
+    }
+    double lane[4];
+    _mm256_storeu_pd(lane, _mm256_add_pd(first, second));
+    sums[k] = lane[0] + lane[1] + lane[2] + lane[3];
+  }
+  products_tail(g, x, whole, n, count, inverse, top, sums);
+}
+
 // g * 1 where `inside` is all ones, else g * 0, which is NaN for an infinite g.
 inline __m256 kept(__m256 g, __m256 inside) { return _mm256_mul_ps(g, _mm256_and_ps(inside, _mm256_set1_ps(1.0f))); }
 
@@ -133,6 +171,6 @@ void sum_rows(const float* x, int64_t n, bool magnitude, double* row) {
 }  // namespace
 
 extern const FakeKernels FAKE_AVX2 = {round_to_grid, round_to_sign, mask_gradient, learned_scale_gradients,
-                                   sum_rows};
+                                   round_to_odd,  odd_products,  sum_rows};
 
 }  // namespace qcore

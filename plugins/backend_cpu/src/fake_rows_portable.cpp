@@ -13,6 +13,16 @@ bool round_to_sign(const float* x, int64_t n, float threshold, bool at, float ma
   return sign_tail(x, 0, n, threshold, at, magnitude, y);
 }
 
+bool round_to_odd(const float* x, int64_t n, float inverse, float half, float top, float* y) {
+  return odd_tail(x, 0, n, inverse, half, top, y);
+}
+
+void odd_products(const float* g, const float* x, int64_t n, int count, const float* inverse, const float* top,
+                  double* sums) {
+  for (int k = 0; k < count; ++k) sums[k] = 0;
+  products_tail(g, x, 0, n, count, inverse, top, sums);
+}
+
 void mask_gradient(const float* g, const float* x, int64_t n, float low, float high, float* dx) {
   mask_tail(g, x, 0, n, low, high, dx);
 }
@@ -43,6 +53,6 @@ void sum_rows(const float* x, int64_t n, bool magnitude, double* row) {
 }  // namespace
 
 extern const FakeKernels FAKE_PORTABLE = {round_to_grid, round_to_sign, mask_gradient, learned_scale_gradients,
-                                   sum_rows};
+                                   round_to_odd,  odd_products,  sum_rows};
 
 }  // namespace qcore

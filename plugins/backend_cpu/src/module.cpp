@@ -138,6 +138,18 @@ bool sign(const std::string& isa, uintptr_t x, int64_t slices, int64_t n, const 
                       reinterpret_cast<float*>(y), threads);
 }
 
+bool odd(const std::string& isa, uintptr_t x, int64_t slices, int64_t n, const Values& inverse, const Values& half,
+         const Values& top, uintptr_t y, int threads) {
+  return fake_to_odd(fake_rows(isa), pointer<float>(x), slices, n, per_slice(inverse), per_slice(half), per_slice(top),
+                     reinterpret_cast<float*>(y), threads);
+}
+
+void products(const std::string& isa, uintptr_t g, uintptr_t x, int64_t slices, int64_t n, int count, uintptr_t inverse,
+              uintptr_t half, uintptr_t top, uintptr_t out, int threads) {
+  fake_odd_products(fake_rows(isa), pointer<float>(g), pointer<float>(x), slices, n, count, pointer<float>(inverse),
+                    pointer<float>(half), pointer<float>(top), reinterpret_cast<float*>(out), threads);
+}
+
 void mask(const std::string& isa, uintptr_t g, uintptr_t x, int64_t slices, int64_t n, const Values& low,
           const Values& high, uintptr_t dx, int threads) {
   fake_mask(fake_rows(isa), pointer<float>(g), pointer<float>(x), slices, n, per_slice(low), per_slice(high),
@@ -200,6 +212,8 @@ NB_MODULE(_kernels, m) {
   m.def("fake_quantize", &fake, release());
   m.def("round_to_grid", &grid, release());
   m.def("round_to_sign", &sign, release());
+  m.def("round_to_odd", &odd, release());
+  m.def("odd_products", &products, release());
   m.def("mask_gradient", &mask, release());
   m.def("slice_sums", &sums, release());
   m.def("learned_scale_gradients", &learned, release());

@@ -50,7 +50,7 @@ def arms(summary: dict[str, Any]) -> list[str]:
     ]
     for name, arm in summary["arms"].items():
         size = f"{arm['nbytes'] / 1000:.1f} ({baseline['nbytes'] / arm['nbytes']:.2f}x)"
-        latency = [_us(arm["latency_us"][batch]) for batch in ("1", "64")]
+        latency = [_us(arm["latency_us"].get(batch, {})) for batch in ("1", "64")]
         found = tests.get(name)
         difference = "-" if found is None else f"{found['difference']:+.4f} ({_interval(found['interval'])})"
         p = "-" if found is None or found["p_adjusted"] is None else f"{found['p_adjusted']:.3f}"
@@ -74,7 +74,7 @@ def claims(summary: dict[str, Any]) -> list[str]:
 
 
 def _us(latency: dict[str, Any]) -> str:
-    return "-" if latency["p50"] is None else f"{latency['p50']:.0f}"
+    return "-" if latency.get("p50") is None else f"{latency['p50']:.0f}"
 
 
 def _interval(bounds: list[float] | None) -> str:

@@ -87,7 +87,8 @@ class TrainingKernels(ABC):
         The terms ``gradient * code`` are float32, the order of their sum is free.
 
         Args:
-            gradient, x: float32 (slices, n); here ``x`` is not looked at for NaN.
+            gradient: float32 (slices, n).
+            x: float32 (slices, n); here it is not looked at for NaN.
             half_steps: float32 (slices, widths).
             tops: float32 (widths,), ``2**(bits-1)``.
 

@@ -49,7 +49,8 @@ def score_model(session: Session, model: Path, data: Path, target: str, backend:
     """Return the scores of one model file on the rows of a file.
 
     Raises:
-        UsageError: a column is missing, or the target holds classes that the model does not know.
+        UsageError: a column is missing, the target holds classes that the model does not know, or the model predicts
+            several values a sample.
     """
     from qcore.export import inspect, load
     from qcore.tasks.table import Table
@@ -57,6 +58,10 @@ def score_model(session: Session, model: Path, data: Path, target: str, backend:
 
     registry = session.registry
     file = inspect(model)
+    if several := file.extra.get("targets"):
+        values = f"{len(several)} values a sample ({several[0]}, ...)"
+        hint = "qcore eval RUN scores the models of a run on its own data"
+        raise UsageError(f"{model} predicts {values}, and a file is scored by one column", hint)
     network = load(model, backend=backend, registry=registry)
     features = list(file.extra.get("features") or ())
     inputs = Table.read_features(data, features)

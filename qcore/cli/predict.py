@@ -26,6 +26,9 @@ __all__ = ["predict", "prediction_rows"]
 SHOWN = 20
 """Rows that a terminal shows; a file and JSON have all."""
 
+SHOWN_VALUES = 6
+"""Values of a row that a table shows, likewise."""
+
 
 def predict(
     context: typer.Context,
@@ -35,7 +38,7 @@ def predict(
     backend: Backend = "auto",
     json: Json = False,
 ) -> None:
-    """Predict a class, or a value, for each row of a file."""
+    """Predict a class, or a value or several, for each row of a file."""
     from qcore.export import inspect, load
     from qcore.tasks.table import Table
 
@@ -56,7 +59,7 @@ def predict(
 
 
 def prediction_rows(network: nn.Module, file: File, inputs: Tensor) -> list[dict[str, Any]]:
-    """Return one row a sample: its number, class and probabilities, or value; expert and uncertainty where known."""
+    """Return one row a sample: its number, class and probabilities, or value(s); expert and uncertainty where known."""
     from qcore.training import outputs
 
     output = outputs(network, inputs)
@@ -65,7 +68,7 @@ def prediction_rows(network: nn.Module, file: File, inputs: Tensor) -> list[dict
     if classes or file.extra.get("problem") == "classification":
         found = _class_rows(output, classes)
     else:
-        found = [{"value": value} for value in output.reshape(len(inputs), -1)[:, 0].tolist()]
+        found = _value_rows(output.reshape(len(inputs), -1), file.extra.get("targets") or [])
     routed = _routing_rows(network, inputs)
     return [{**a, **b, **c} for a, b, c in zip(rows, found, routed or [{}] * len(inputs), strict=True)]
 
@@ -78,6 +81,14 @@ def _class_rows(output: Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:
         {"class": names[winner], "probability": row[winner], "probabilities": dict(zip(names, row, strict=True))}
         for winner, row in zip(best, probabilities.tolist(), strict=True)
     ]
+
+
+def _value_rows(output: Tensor, targets: Sequence[str]) -> list[dict[str, Any]]:
+    """Return each sample's value, or its values by name of the target; by number where the file has no names."""
+    if output.shape[1] == 1:
+        return [{"value": value} for value in output[:, 0].tolist()]
+    names = list(targets) or [str(number) for number in range(output.shape[1])]
+    return [{"values": dict(zip(names, row, strict=True))} for row in output.tolist()]
 
 
 def _routing_rows(network: nn.Module, inputs: Tensor) -> list[dict[str, Any]]:
@@ -100,9 +111,9 @@ def _routing_rows(network: nn.Module, inputs: Tensor) -> list[dict[str, Any]]:
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row for a file of columns: one column a class."""
-    plain = {key: value for key, value in row.items() if key != "probabilities"}
-    return {**plain, **{f"p({name})": value for name, value in row.get("probabilities", {}).items()}}
+    """Return a row for a file of columns: one column a class or a value."""
+    plain = {key: value for key, value in row.items() if key not in ("probabilities", "values")}
+    return {**plain, **row.get("values", {}), **{f"p({n})": p for n, p in row.get("probabilities", {}).items()}}
 
 
 def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -122,7 +133,10 @@ def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _show(rows: Sequence[Mapping[str, Any]]) -> None:
-    keys = [key for key in (rows[0] if rows else {}) if key != "probabilities"]
+    values = list(rows[0].get("values", {})) if rows else []
+    rows = [{**row, **row.get("values", {})} for row in rows]
+    hidden = {"probabilities", "values", *values[SHOWN_VALUES:]}
+    keys = [key for key in (rows[0] if rows else {}) if key not in hidden]
     if sys.stdout.isatty():
         shown, rest = rows[:SHOWN], len(rows) - SHOWN
     else:
@@ -131,6 +145,8 @@ def _show(rows: Sequence[Mapping[str, Any]]) -> None:
         {"header": key, "justify": "left" if key == "class" else "right"} for key in keys
     ]
     show(make_table(columns, [[_cell(row[key]) for key in keys] for row in shown]))
+    if len(values) > SHOWN_VALUES:
+        show(f"and {len(values) - SHOWN_VALUES} more values a row: --out FILE writes them all")
     if rest > 0:
         show(f"and {rest} more: --out FILE writes them all")
 

@@ -40,16 +40,22 @@ def classification_scores(logits: Tensor, targets: Tensor) -> dict[str, float]:
 
 
 def regression_scores(outputs: Tensor, targets: Tensor) -> dict[str, float]:
-    """Return mse, mae and r2 of ``outputs`` (n,) for ``targets`` (n,), in the targets' unit.
+    """Return mse, mae and r2 of ``outputs`` for ``targets``, both (n,) or (n, outputs), in the targets' units.
 
-    r2 is 0.0 (1.0 if exact) where the targets are constant.
+    Of several outputs each is the plain mean over the outputs. r2 is 0.0 (1.0 if exact) where the targets are constant.
 
     Raises:
         QcoreError: the outputs hold NaN or infinity, or there are no samples.
     """
     _check(outputs, targets)
-    error = _numpy(outputs) - _numpy(targets)
-    spread = float(np.square(_numpy(targets) - _numpy(targets).mean()).sum())
+    pairs = zip(_columns(outputs), _columns(targets), strict=True)
+    scores = [_scores_of_one(found, wanted) for found, wanted in pairs]
+    return {name: float(np.mean([one[name] for one in scores])) for name in scores[0]}
+
+
+def _scores_of_one(outputs: NDArray[np.float64], targets: NDArray[np.float64]) -> dict[str, float]:
+    error = outputs - targets
+    spread = float(np.square(targets - targets.mean()).sum())
     left = float(np.square(error).sum())
     constant = 1.0 if left == 0.0 else 0.0
     return {
@@ -81,6 +87,11 @@ def _check(outputs: Tensor, targets: Tensor) -> None:
         raise QcoreError("there are no samples to score")
     if not bool(torch.isfinite(outputs).all()):
         raise QcoreError("the model's output holds NaN or infinity", "lower the learning rate, or look at its history")
+
+
+def _columns(values: Tensor) -> list[NDArray[np.float64]]:
+    array = _numpy(values)
+    return [np.ascontiguousarray(column) for column in array.reshape(len(array), -1).T]
 
 
 def _numpy(values: Tensor) -> NDArray[np.float64]:

@@ -87,8 +87,8 @@ class Evidence:
     def samples(self, arm: str) -> dict[str, Array]:
         """Return per-sample evidence of all seeds and folds, concatenated; keys that some job lacks are left out.
 
-        Keys: ``index`` (row of the data), ``fold``, ``seed``, ``target``, ``prediction``, ``confidence``
-        (classification only) and whatever ``Method.observe`` gave.
+        Keys: ``index`` (row of the data), ``fold``, ``seed``, ``target`` and ``prediction`` (of several outputs:
+        (samples, outputs)), ``confidence`` (classification only) and whatever ``Method.observe`` gave.
         """
         parts = [self.load_samples(arm, row["fold"], row["seed"]) for row in self.results(arm)]
         keys = [key for key in parts[0] if all(key in part for part in parts)] if parts else []

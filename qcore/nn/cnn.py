@@ -23,7 +23,12 @@ class CNN(ScaledNetwork):
     """Blocks of two 3x3 convolutions with batch norm and a max pool, then the mean over space and a linear head."""
 
     def __init__(self, config: CNNConfig, generator: torch.Generator) -> None:
-        super().__init__(config.in_channels, standardize=config.standardize, rescale=config.rescale)
+        super().__init__(
+            config.in_channels,
+            standardize=config.standardize,
+            rescale=config.rescale,
+            outputs=config.out_features,
+        )
         layers: list[nn.Module] = []
         channels = config.in_channels
         for block in range(config.blocks):

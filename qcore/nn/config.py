@@ -17,7 +17,7 @@ class MLPConfig(ModelConfig):
     """Options of ``core/mlp``."""
 
     in_features: int = Field(ge=1, description="features of a sample")
-    out_features: int = Field(ge=1, description="classes, or 1 for a regression")
+    out_features: int = Field(ge=1, description="classes, or values that a regression predicts")
     hidden: tuple[int, ...] = Field((128, 64), description="widths of the hidden layers")
     dropout: float = Field(0.1, ge=0, lt=1, description="share of hidden units dropped in training")
     pre_norm: bool = Field(True, description="a LayerNorm before each hidden linear layer after the first (SubLN)")
@@ -26,17 +26,17 @@ class MLPConfig(ModelConfig):
     )
     post_norm: bool = Field(True, description="a LayerNorm after each hidden linear layer")
     standardize: bool = Field(True, description="scale the input to mean 0 and deviation 1 of the training part")
-    rescale: bool = Field(False, description="scale the output to mean and deviation of the training targets")
+    rescale: bool = Field(False, description="scale each output to mean and deviation of its training targets")
 
 
 class CNNConfig(ModelConfig):
     """Options of ``core/cnn``."""
 
     in_channels: int = Field(ge=1, description="channels of an image")
-    out_features: int = Field(ge=1, description="classes, or 1 for a regression")
+    out_features: int = Field(ge=1, description="classes, or values that a regression predicts")
     image_size: int = Field(ge=8, description="height and width of an image, in pixels")
     width: int = Field(32, ge=1, description="channels of the first block; each block doubles them")
     blocks: int = Field(3, ge=1, description="blocks of two convolutions; each halves height and width")
     dropout: float = Field(0.1, ge=0, lt=1, description="share of pooled features dropped in training")
     standardize: bool = Field(True, description="scale channels to mean 0 and deviation 1 of the training part")
-    rescale: bool = Field(False, description="scale the output to mean and deviation of the training targets")
+    rescale: bool = Field(False, description="scale each output to mean and deviation of its training targets")

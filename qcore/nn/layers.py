@@ -98,6 +98,11 @@ class QuantConv2d(QuantLayer):
 
     def __init__(self, layer: nn.Conv2d, weight: Quantizer | None, input: Quantizer | None) -> None:
         super().__init__(layer, weight, input)
+        if input is not None and type(input).column_scale is not Quantizer.column_scale:
+            raise ConfigError(
+                f"{input.tensor_name} would have a scale for each feature: that is for linear layers alone",
+                "use one range for the tensor or for a token",
+            )
         self.shape = conv_shape(layer)
         self.padding_mode = layer.padding_mode
         self.reversed_padding: list[int] = list(layer._reversed_padding_repeated_twice)

@@ -55,7 +55,12 @@ class MLP(ScaledNetwork):
     """Blocks of hidden layers and a linear head; takes raw features, (rows, in_features)."""
 
     def __init__(self, config: MLPConfig, generator: torch.Generator) -> None:
-        super().__init__(config.in_features, standardize=config.standardize, rescale=config.rescale)
+        super().__init__(
+            config.in_features,
+            standardize=config.standardize,
+            rescale=config.rescale,
+            outputs=config.out_features,
+        )
         widths = [config.in_features, *config.hidden]
         self.blocks = nn.Sequential(
             *(

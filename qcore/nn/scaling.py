@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from qcore.errors import UsageError
+
 if TYPE_CHECKING:
     from qcore.backends.plan import Value
     from qcore.nn.plan import PlanBuilder
@@ -66,22 +68,31 @@ class Rescale(nn.Module):
     """``y * std + mean``: from a network's output to the units of a regression's targets.
 
     Attributes:
-        mean, std: float32 ().
+        mean, std: float32 () for one output, (outputs,) for several.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, outputs: int = 1) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(()))
-        self.register_buffer("std", torch.ones(()))
+        shape = () if outputs == 1 else (outputs,)
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("std", torch.ones(shape))
 
     def fit(self, targets: Tensor) -> None:
-        """Set the statistics from the training targets."""
+        """Set the statistics from the training targets, (rows,) or (rows, outputs); the former serve all outputs.
+
+        Raises:
+            UsageError: the targets have another number of values a sample than this has outputs.
+        """
         values = targets.to(torch.float64)
-        self.mean.copy_(values.mean())
-        self.std.copy_(values.std(correction=0).clamp_min(1e-12))
+        if values.shape[1:] not in ((), self.mean.shape):
+            given, wanted = self.mean.numel(), values[0].numel()
+            hint = "build it with the task's out_features"
+            raise UsageError(f"the network rescales {given} outputs where the targets have {wanted} values", hint)
+        self.mean.copy_(values.mean(dim=0))
+        self.std.copy_(values.std(dim=0, correction=0).clamp_min(1e-12))
 
     def forward(self, y: Tensor) -> Tensor:
         """Return ``y`` in the targets' units."""
@@ -100,13 +111,13 @@ class ScaledNetwork(nn.Module):
         rescale: Rescale for a regression, or the identity.
     """
 
-    def __init__(self, features: int, *, standardize: bool = True, rescale: bool = False) -> None:
+    def __init__(self, features: int, *, standardize: bool = True, rescale: bool = False, outputs: int = 1) -> None:
         super().__init__()
         self.scaler = Standardize(features) if standardize else nn.Identity()
-        self.rescale = Rescale() if rescale else nn.Identity()
+        self.rescale = Rescale(outputs) if rescale else nn.Identity()
 
     def fit_scalers(self, inputs: Tensor, targets: Tensor) -> None:
-        """Set the scaling from the training part: inputs (rows, ...), targets (rows,)."""
+        """Set the scaling from the training part: inputs (rows, ...), targets (rows,) or (rows, outputs)."""
         if isinstance(self.scaler, Standardize):
             self.scaler.fit(inputs)
         if isinstance(self.rescale, Rescale):

@@ -86,7 +86,7 @@ class Quantizer(nn.Module, ABC):
         return None
 
     def packed(self) -> Quantizer:
-        """Return what a packed layer keeps of this input quantizer: the same codes, without what training alone needs."""
+        """Return what a packed layer keeps of this input quantizer: the same codes, and nothing to train."""
         return self
 
     def describe(self) -> dict[str, Any]:

@@ -149,11 +149,13 @@ def _agreement(found: Tensor, expected: Tensor) -> dict[str, Any]:
 
 def _metadata(work: Work, job: Job) -> dict[str, Any]:
     data = work.task.data
+    several = {"targets": list(data.target_names)} if data.target_names else {}
     return {
         "method": work.method.spec_id,
         "task": work.task.spec_id,
         "problem": work.task.problem,
         "classes": list(data.class_names),
+        **several,
         "features": list(data.feature_names),
         "data_digest": data.digest,
         "arm": job.arm,

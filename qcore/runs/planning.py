@@ -193,11 +193,13 @@ def describe_arms(arms: Sequence[Arm]) -> list[dict[str, Any]]:
 def describe_data(task: Task) -> dict[str, Any]:
     """Return what identifies a task's data, as plain JSON data."""
     data = task.data
+    several = {"targets": list(data.target_names)} if data.target_names else {}
     return {
         "task": task.spec_id,
         "problem": task.problem,
         "metric": task.metric,
         "classes": list(data.class_names),
+        **several,
         "samples": len(data),
         "shape": list(data.inputs.shape[1:]),
         "source": data.source,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from qcore.errors import UsageError
 from qcore.measure.metrics import classification_scores, regression_scores
 from qcore.tasks.checks import check_data
 from qcore.tasks.config import TaskConfig
@@ -28,7 +30,8 @@ class TaskData:
     Attributes:
         inputs: (n, features) or (n, channels, height, width), float32, as measured: networks scale their own inputs.
             Images may be uint8; a network gets them as float32, a batch at a time.
-        targets: (n,) int64 class indices, or (n,) float32 values in their original unit.
+        targets: (n,) int64 class indices, or float32 values in their original unit: (n,), or (n, outputs) for two or
+            more values a sample.
         groups: (n,) int64; samples of one group never span folds. None where there are none.
         folds: (n,) int64, the data's own folds: fold k is tested on the rows labelled k; a negative label is never
             tested. None where there are none.
@@ -36,6 +39,7 @@ class TaskData:
             its samples from the training part of each fold that tests the group.
         feature_names: one a feature; empty for images.
         class_names: one a class; empty for regression.
+        target_names: one an output, for (n, outputs) targets; empty for others.
         source: where the data come from.
     """
 
@@ -46,6 +50,7 @@ class TaskData:
     spanning_groups: Literal["error", "purge"] = "error"
     feature_names: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
+    target_names: tuple[str, ...] = ()
     source: str = ""
 
     def __len__(self) -> int:
@@ -98,7 +103,7 @@ class Task(ABC):
             DataError: missing, NaN or infinite, empty, of unequal lengths, or of one class only.
         """
         data = self.load()
-        check_data(data, self.spec_id or type(self).__name__)
+        check_data(data, self.spec_id or type(self).__name__, can_drop="drop" in type(self.config).model_fields)
         return data
 
     @property
@@ -125,32 +130,42 @@ class Task(ABC):
 
     @property
     def out_features(self) -> int:
-        """Width of a network's output: classes, or 1 for regression."""
-        return 1 if self.problem == "regression" else len(self.data.class_names)
+        """Width of a network's output: classes, or values a sample."""
+        if self.problem == "classification":
+            return len(self.data.class_names)
+        return 1 if self.data.targets.dim() == 1 else self.data.targets.shape[1]
 
-    def loss(self, output: Tensor, target: Tensor, label_smoothing: float = 0.0, scale: float = 1.0) -> Tensor:
+    def loss(self, output: Tensor, target: Tensor, label_smoothing: float = 0.0, scale: float | Tensor = 1.0) -> Tensor:
         """Return the mean loss of a batch.
 
-        Classification: cross entropy in nats. Regression: ``mean(((output - target) / scale)**2)``.
+        Classification: cross entropy in nats. Regression: ``mean(((output - target) / scale)**2)``, over samples and
+        outputs.
 
         Args:
-            output: (n, classes) logits, or (n, 1) or (n,) values.
-            target: (n,) int64 or float.
+            output: (n, classes) logits, or (n, outputs) or (n,) values.
+            target: (n,) int64, or (n,) or (n, outputs) float.
             label_smoothing: 0..1, for classification only.
-            scale: unit of a regression error, see ``loss_scale``.
+            scale: unit of a regression error, one or (outputs,); see ``loss_scale``.
+
+        Raises:
+            UsageError: the network gives another number of values a sample than the target has.
         """
         if target.is_floating_point():
-            return ((_values(output) - target) / scale).square().mean()
+            return ((_values(output, target) - target) / scale).square().mean()
         return functional.cross_entropy(output, target, label_smoothing=label_smoothing)
 
-    def loss_scale(self, train_targets: Tensor) -> float:
+    def loss_scale(self, train_targets: Tensor) -> float | Tensor:
         """Return the spread of the training part's targets: a regression loss of 1 is then that of the constant mean.
 
-        1.0 for classification and for constant targets. Pass the training part alone: nothing of the reported fold.
+        For targets (n, outputs) float32 (outputs,), so that every output weighs the same whatever its unit. 1.0 for
+        classification and for constant targets. Pass the training part alone: nothing of the reported fold.
         """
         if not train_targets.is_floating_point() or len(train_targets) < 2:
             return 1.0
-        return float(train_targets.double().std(correction=0)) or 1.0
+        spread = train_targets.double().std(dim=0, correction=0)
+        if spread.dim() == 0:
+            return float(spread) or 1.0
+        return torch.where(spread > 0, spread, 1.0).to(train_targets.dtype)
 
     def augment(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
         """Return a training batch changed at random, shape and dtype kept; by default as it is.
@@ -162,13 +177,13 @@ class Task(ABC):
         return inputs
 
     def predictions(self, output: Tensor) -> Tensor:
-        """Return (n,) int64 classes (the first of equal logits) or (n,) values."""
-        return _values(output) if self.problem == "regression" else output.argmax(dim=-1)
+        """Return (n,) int64 classes (the first of equal logits), or values of the targets' shape."""
+        return _values(output, self.data.targets) if self.problem == "regression" else output.argmax(dim=-1)
 
     def scores(self, output: Tensor, target: Tensor) -> dict[str, float]:
         """Return every metric of ``metrics`` for one test part."""
         if target.is_floating_point():
-            return regression_scores(_values(output), target)
+            return regression_scores(_values(output, target), target)
         return classification_scores(output, target)
 
     def default_model(self) -> tuple[str, dict[str, Any]]:
@@ -182,8 +197,14 @@ class Task(ABC):
         return "core/mlp", config | {"in_features": shape[1]}
 
 
-def _values(output: Tensor) -> Tensor:
-    return output.squeeze(-1) if output.ndim > 1 else output
+def _values(output: Tensor, target: Tensor) -> Tensor:
+    """Return ``output`` as values of the shape that ``target``, of whatever length, has."""
+    values = output.squeeze(-1) if output.dim() > target.dim() else output
+    if values.shape[1:] != target.shape[1:]:
+        given, wanted = (math.prod(shape[1:]) for shape in (output.shape, target.shape))
+        hint = "build it with the task's out_features"
+        raise UsageError(f"the network gives {given} values a sample where the targets have {wanted}", hint)
+    return values
 
 
 def as_inputs(array: Any) -> Tensor:

@@ -105,6 +105,6 @@ def odd_inverse(half_step: Tensor) -> Tensor:
     return 0.5 / half_step.clamp_min(TINY)
 
 
-def odd_codes(x: Tensor, inverse: Tensor, top: Tensor | float) -> Tensor:
+def odd_codes(x: Tensor, inverse: Tensor, top: Tensor) -> Tensor:
     """Return the odd codes of float32 ``x``, of ``2 * top`` levels; ``inverse`` and ``top`` broadcast against it."""
     return (x * inverse).floor_().clamp_(-top, top - 1).mul_(2).add_(1)

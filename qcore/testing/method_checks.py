@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from qcore.errors import UsageError
 from qcore.methods import Arm, Claim, Method, Phase
 from qcore.nn import explain, pack
-from qcore.testing.cases import expect
+from qcore.testing.cases import SkipCheck, expect
 from qcore.testing.inputs import generator, random_state_kept
 from qcore.testing.subjects import Offer
 from qcore.testing.tiny_task import TinyTask
@@ -36,9 +36,9 @@ def task_for(offer: Offer) -> TinyTask:
     return features
 
 
-def built(offer: Offer) -> Iterator[tuple[Arm, nn.Module, Tensor]]:
+def built(offer: Offer, task: TinyTask | None = None) -> Iterator[tuple[Arm, nn.Module, Tensor]]:
     """Yield (arm, untrained and calibrated network in eval mode, inputs) for every arm."""
-    method, task = make(offer), task_for(offer)
+    method, task = make(offer), task or task_for(offer)
     inputs, targets = as_floats(task.data.inputs), task.data.targets
     sources: dict[str, nn.Module] = {}
     for arm in method.arms():
@@ -88,11 +88,25 @@ def check_claims_are_statements(offer: Offer) -> None:
 
 def check_arms_predict(offer: Offer) -> None:
     """Every arm's network maps (rows, features), or images, to finite (rows, outputs)."""
-    outputs = task_for(offer).out_features
-    for arm, model, inputs in built(offer):
+    _predict(offer, task_for(offer))
+
+
+def check_arms_predict_several_values(offer: Offer) -> None:
+    """A regression may have several values a sample, of other units each: every arm returns all of them."""
+    images = task_for(offer).images
+    task = TinyTask(regression=True, images=images, outputs=4)
+    try:
+        make(offer).check(task)
+    except UsageError as error:
+        raise SkipCheck(f"it takes no regression: {error.message}") from error
+    _predict(offer, task)
+
+
+def _predict(offer: Offer, task: TinyTask) -> None:
+    for arm, model, inputs in built(offer, task):
         with torch.no_grad():
             y = model(inputs)
-        expect(tuple(y.shape) == (len(inputs), outputs), f"arm {arm.name} returns {tuple(y.shape)}")
+        expect(tuple(y.shape) == (len(inputs), task.out_features), f"arm {arm.name} returns {tuple(y.shape)}")
         expect(bool(torch.isfinite(y).all()), f"arm {arm.name} returns NaN or infinity")
 
 

@@ -109,6 +109,7 @@ _BUILDS: dict[str, tuple[tuple[int, ...], Build]] = {
     "batch norm of images": ((WIDTH, 3, 5), lambda b, x: b.relu(b.batch_norm(x, *_NORM, 1e-5))),
     "standardize": ((WIDTH, 3, 5), lambda b, x: b.standardize(x, *_NORM[:2])),
     "rescale": ((WIDTH,), lambda b, x: b.rescale(x, torch.tensor(0.3), torch.tensor(1.7))),
+    "rescale each output": ((WIDTH,), lambda b, x: b.rescale(x, *_NORM[:2])),
     "add": ((3, 4, 5), lambda b, x: b.add(b.rescale(x, torch.tensor(0.3), torch.tensor(1.7)), x)),
     "add and relu": ((WIDTH,), lambda b, x: b.relu(b.add(x, b.linear(x, _drawn(WIDTH, WIDTH), _drawn(WIDTH))))),
     "relu and flatten": ((3, 4, 5), lambda b, x: b.flatten(b.relu(x))),

@@ -65,7 +65,7 @@ class TorchTrainingKernels(TrainingKernels):
     def odd_products(self, gradient: Tensor, x: Tensor, half_steps: Tensor, tops: Tensor) -> Tensor:
         """Return the products, summed in float64."""
         found = []
-        for half, top in zip(half_steps.split(1, dim=1), tops.tolist(), strict=True):
+        for half, top in zip(torch.split(half_steps, 1, dim=1), tops, strict=True):
             terms = gradient * odd_codes(x, odd_inverse(half), top)
             found.append(terms.sum(dim=1, keepdim=True, dtype=torch.float64) * half)
         return torch.cat(found, dim=1).to(torch.float32)

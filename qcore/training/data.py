@@ -20,7 +20,8 @@ __all__ = ["FoldTensors", "as_floats", "batches", "steps_per_epoch"]
 class FoldTensors:
     """Inputs (rows, ...) and targets (rows,) of a fold's training and validation parts; the test part is not here.
 
-    Inputs are as the task stores them: float32, or uint8 images, which :func:`as_floats` makes a network's input.
+    Targets of several outputs are (rows, outputs). Inputs are as the task stores them: float32, or uint8 images, which
+    :func:`as_floats` makes a network's input.
     """
 
     train_inputs: Tensor

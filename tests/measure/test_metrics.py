@@ -56,6 +56,27 @@ def test_regression_scores_equal_their_values_worked_by_hand() -> None:
     assert regression_scores(torch.tensor([2.0, 3.0]), torch.tensor([2.0, 2.0]))["r2"] == 0.0
 
 
+def test_scores_of_several_outputs_are_the_means_of_each_ones() -> None:
+    generator = torch.Generator().manual_seed(0)
+    outputs, targets = (torch.randn(50, 3, generator=generator) * torch.tensor([1.0, 10.0, 0.1]) for _ in range(2))
+    targets[:, 2] = 4.0
+    found = regression_scores(outputs, targets)
+    each = [regression_scores(outputs[:, i], targets[:, i]) for i in range(3)]
+    for name in ("mse", "mae", "r2"):
+        assert found[name] == pytest.approx(sum(one[name] for one in each) / 3)
+    assert each[2]["r2"] == 0.0
+    from sklearn.metrics import mean_squared_error, r2_score
+
+    assert found["mse"] == pytest.approx(mean_squared_error(targets, outputs))
+    # scikit-learn gives a constant target that is missed an r2 of 0 as well.
+    assert found["r2"] == pytest.approx(r2_score(targets, outputs))
+
+
+def test_one_column_scores_as_one_output_to_the_last_bit() -> None:
+    outputs, targets = (torch.randn(1001, generator=torch.Generator().manual_seed(i)) for i in range(2))
+    assert regression_scores(outputs, targets) == regression_scores(outputs[:, None], targets[:, None])
+
+
 def test_unusable_outputs_are_refused() -> None:
     with pytest.raises(QcoreError, match="NaN"):
         classification_scores(torch.tensor([[float("nan"), 0.0]]), torch.tensor([0]))

@@ -103,6 +103,21 @@ def test_scalers_take_raw_data_to_raw_units(name: str, config: dict[str, Any], s
     assert model(x).mean().item() == pytest.approx(-300, abs=20)
 
 
+@pytest.mark.parametrize(("name", "config", "shape"), NETWORKS)
+def test_each_of_several_outputs_returns_its_own_units(
+    name: str, config: dict[str, Any], shape: tuple[int, ...]
+) -> None:
+    model: Any = build_model(name, config | {"rescale": True}).eval()
+    targets = normal(40, 3) * torch.tensor([7.0, 0.1, 1.0]) + torch.tensor([-300.0, 0.0, 5.0])
+    model.fit_scalers(normal(40, *shape[1:]), targets)
+    assert torch.allclose(model.rescale.mean, targets.mean(dim=0), atol=1e-4)
+    model.head.weight.data.zero_()
+    model.head.bias.data.zero_()
+    assert torch.equal(model(normal(*shape)), model.rescale.mean.expand(5, 3))
+    alone = build_model(name, config | {"rescale": True, "out_features": 1})
+    assert alone.rescale.mean.shape == ()  # type: ignore[union-attr]
+
+
 def test_an_image_of_odd_size_is_halved_often_enough() -> None:
     model = build_model("core/cnn", CNN_CONFIG | {"image_size": 9, "blocks": 5})
     assert model.eval()(normal(2, 2, 9, 9)).shape == (2, 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from qcore.errors import UsageError
 from qcore.nn import Rescale, Standardize, scaling
 
 
@@ -51,6 +52,34 @@ def test_rescaling_takes_outputs_to_the_units_of_the_targets() -> None:
     rescale.fit(targets)
     standardised = (targets - targets.mean()) / targets.std(correction=0)
     assert torch.allclose(rescale(standardised), targets, atol=1e-3)
+
+
+def test_each_of_several_outputs_is_rescaled_by_its_own_targets() -> None:
+    targets = normal(500, 3) * torch.tensor([77.0, 1.0, 1e-3]) + torch.tensor([150.0, 0.0, -4.0])
+    rescale = Rescale(3)
+    assert torch.equal(rescale(targets), targets)
+    rescale.fit(targets)
+    assert rescale.mean.shape == rescale.std.shape == (3,)
+    standardised = (targets - targets.mean(dim=0)) / targets.std(dim=0, correction=0)
+    assert torch.allclose(rescale(standardised), targets, atol=1e-3)
+    for column in range(3):  # what a network of that output alone would get
+        alone = Rescale()
+        alone.fit(targets[:, column].contiguous())
+        assert alone.mean.shape == () and torch.allclose(alone.mean, rescale.mean[column], rtol=1e-6)
+        assert torch.allclose(alone.std, rescale.std[column], rtol=1e-6)
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 4])
+def test_targets_of_another_width_are_refused(outputs: int) -> None:
+    with pytest.raises(UsageError, match=f"rescales {outputs} outputs where the targets have 3 values"):
+        Rescale(outputs).fit(normal(10, 3))
+
+
+def test_one_column_of_targets_serves_all_outputs() -> None:
+    rescale, alone = Rescale(3), Rescale()
+    for part in (rescale, alone):
+        part.fit(normal(50) * 7 + 2)
+    assert torch.equal(rescale.mean, alone.mean.expand(3)) and torch.equal(rescale.std, alone.std.expand(3))
 
 
 def test_targets_that_never_vary_do_not_divide_by_zero() -> None:

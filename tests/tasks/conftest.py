@@ -54,7 +54,7 @@ def labelled() -> Callable[..., Task]:
 def measured() -> Callable[..., Task]:
     """Make a regression task whose only feature is the sample's number."""
 
-    def make(targets: Sequence[float], groups: Given = None) -> Task:
+    def make(targets: Sequence[float] | Sequence[Sequence[float]], groups: Given = None) -> Task:
         data = TaskData(
             inputs=torch.arange(len(targets), dtype=torch.float32)[:, None],
             targets=torch.tensor(targets, dtype=torch.float32),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import qcore
+from qcore.errors import UsageError
 from qcore.methods import Arm, Claim, Method, Phase, Verdict
 from qcore.plugins import Framework
 from qcore.registry import MethodSpec
@@ -83,6 +84,17 @@ class ForgetsTheTask(Good):
         return model
 
 
+class KnowsOneValue(Good):
+    def build(self, arm: Arm, task: Task, generator: torch.Generator, sources: Sources) -> nn.Module:
+        return super().build(arm, TinyTask(regression=task.problem == "regression"), generator, sources)
+
+
+class RefusesRegression(Good):
+    def check(self, task: Task) -> None:
+        if task.problem == "regression":
+            raise UsageError("classes alone")
+
+
 class Shifty(nn.Module):
     """Gives another answer once it has been copied."""
 
@@ -148,6 +160,7 @@ FAULTY: list[tuple[type[Method], str, str]] = [
     (DoublesAClaim, "claims_are_statements", "one id"),
     (ClaimsNothing, "claims_are_statements", "no statement"),
     (ForgetsTheTask, "arms_predict", "(60, 7)"),
+    (KnowsOneValue, "arms_predict_several_values", "rescales 1 outputs where the targets have 4"),
     (PacksOtherwise, "packed_equals_eval", "packed differs"),
     (DrawsGlobally, "builds_are_repeatable", "torch"),
     (DrawsAnew, "builds_are_repeatable", "differs in a second build"),
@@ -161,6 +174,11 @@ def test_a_faulty_method_is_caught(target: type[Method], name: str, message: str
     assert message in result.message
 
 
+def test_a_method_that_takes_no_regression_need_not_give_several_values() -> None:
+    result = run_case(Case(CHECKS["arms_predict_several_values"], offer(RefusesRegression)))
+    assert result.status == "skipped" and "classes alone" in result.message
+
+
 def test_every_check_has_a_faulty_method() -> None:
     assert set(CHECKS) == {name for _, name, _ in FAULTY}
 
@@ -170,3 +188,10 @@ def test_the_tiny_task_can_be_learned_from(regression: bool) -> None:
     task = TinyTask(regression)
     assert task.problem == ("regression" if regression else "classification")
     assert task.data.inputs.shape == (60, 8) and task.out_features == (1 if regression else 3)
+
+
+def test_the_tiny_task_may_have_several_values_of_different_units() -> None:
+    task = TinyTask(regression=True, outputs=4)
+    assert task.out_features == 4 and task.data.target_names == ("y0", "y1", "y2", "y3")
+    spread = task.data.targets.std(dim=0)
+    assert torch.allclose(spread[1:] / spread[:-1], torch.tensor(10.0))

@@ -79,6 +79,27 @@ class RegressionTask(GoodTask):
         return self.drawn(0, targets=torch.arange(30.0), class_names=())
 
 
+class SeveralTask(GoodTask):
+    """Two values a sample."""
+
+    def load(self) -> TaskData:
+        return self.drawn(0, targets=torch.ones(30, 2), class_names=(), target_names=("low", "high"))
+
+
+class OwnSplitTask(GoodTask):
+    """Has one fixed split."""
+
+    def load(self) -> TaskData:
+        return self.drawn(0, folds=(torch.arange(30) < 10).long() - 1)
+
+
+class NamelessTargetsTask(GoodTask):
+    """Two values a sample without names."""
+
+    def load(self) -> TaskData:
+        return self.drawn(0, targets=torch.ones(30, 2), class_names=())
+
+
 class OneFoldTask(GoodTask):
     """All samples are in one fold of its own, so that nothing is left to train on."""
 
@@ -129,6 +150,18 @@ def test_a_faulty_model_is_caught(target: Any, name: str, message: str) -> None:
     assert message in result.message
 
 
+@pytest.mark.parametrize("name", [name for name in TASK_CHECKS if name != "problem_is_its_specs"])
+def test_a_good_task_of_several_values_passes_every_check(name: str) -> None:
+    result = run_case(Case(TASK_CHECKS[name], task(SeveralTask)))
+    assert result.status == "passed", result.message
+
+
+@pytest.mark.parametrize("name", TASK_CHECKS)
+def test_a_good_task_with_its_own_split_passes_every_check(name: str) -> None:
+    result = run_case(Case(TASK_CHECKS[name], task(OwnSplitTask)))
+    assert result.status == "passed", result.message
+
+
 @pytest.mark.parametrize("name", TASK_CHECKS)
 def test_a_good_task_passes_every_check(name: str) -> None:
     result = run_case(Case(TASK_CHECKS[name], task(GoodTask)))
@@ -139,6 +172,7 @@ def test_a_good_task_passes_every_check(name: str) -> None:
     ("target", "name", "message"),
     [
         (NamelessTask, "data_are_whole", "1 names"),
+        (NamelessTargetsTask, "data_are_whole", "0 names of targets for 2 outputs"),
         (ChangingTask, "data_do_not_change", "other data"),
         (RegressionTask, "problem_is_its_specs", "regression"),
         (OneFoldTask, "folds_are_disjoint", ""),

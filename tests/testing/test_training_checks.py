@@ -51,6 +51,19 @@ class TakesZeroForMinus(TorchTrainingKernels):
         return super().round_to_sign(x, magnitude, torch.zeros(1, 1) if threshold is None else threshold)
 
 
+class RoundsUp(TorchTrainingKernels):
+    def round_to_odd(self, x: Tensor, half_step: Tensor, top: Tensor) -> Tensor | None:
+        y = super().round_to_odd(x, half_step, top)
+        return y if y is None else torch.where(x == 0, -y, y)
+
+
+class ForgetsTheWidest(TorchTrainingKernels):
+    def odd_products(self, gradient: Tensor, x: Tensor, half_steps: Tensor, tops: Tensor) -> Tensor:
+        found = super().odd_products(gradient, x, half_steps, tops)
+        found[:, 2] = found[:, 1]
+        return found
+
+
 class SumsInAnyOrder(TorchTrainingKernels):
     def slice_sums(self, x: Tensor, *, magnitude: bool = False) -> Tensor:
         return (x.abs() if magnitude else x).flip(-1).cumsum(-1, dtype=torch.float64)[:, -1:]
@@ -102,6 +115,8 @@ FAULTY: list[tuple[type[TrainingKernels], str]] = [
     (NudgesZeros, "training_rounds_over_ranges_exactly"),
     (ForgetsTheFloor, "training_rounds_over_ranges_exactly"),
     (TakesZeroForMinus, "training_rounds_to_signs_exactly"),
+    (RoundsUp, "training_rounds_to_odd_codes_exactly"),
+    (ForgetsTheWidest, "training_multiplies_every_width"),
     (SumsInAnyOrder, "training_sums_keep_their_order"),
     (LeavesOutTheEnds, "training_masks_gradients_exactly"),
     (SumsInFloat32, "training_learned_scales_have_their_gradients"),

@@ -58,6 +58,8 @@ def refusal(program: Program) -> str | None:
             return f"{where} runs on another backend's kernel ({step.kernel.name})"
         if isinstance(step, PackedStep) and step.request.dtype is not torch.float32:
             return f"{where} is in {step.request.dtype}, and plans are float32"
+        if isinstance(step, Rescaling) and step.mean.dim():
+            return f"{where} rescales each output by numbers of its own"
         if type(step) not in _KNOWN:
             return f"{where}: it has no step {step.title!r}"
         if any(isinstance(value, Tensor) and value.device.type != "cpu" for value in vars(step).values()):

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from qcore.backends import Grid, TrainingKernels
-from qcore.tensor.integer import odd_inverse
 from qcore.errors import UsageError
+from qcore.tensor.integer import odd_inverse
 from qcore_backend_cpu.native import chosen_isa, load
 
 __all__ = ["CpuTrainingKernels"]

@@ -271,6 +271,9 @@ def test_what_it_cannot_compile_it_refuses_with_a_reason() -> None:
     with pytest.warns(UserWarning, match="0 runs on another backend's kernel"):
         plan = qcore.compile_plan(model)
     assert plan.backend == "core/reference"
+    regression = build_model("core/mlp", {"in_features": 4, "out_features": 3, "rescale": True}).eval()
+    with pytest.raises(BackendError, match="rescale rescales each output by numbers of its own"):
+        qcore.compile_plan(regression, CPU)
     half = packed(nn.Sequential(nn.Linear(8, 8).bfloat16()), {"*": BITS4})
     with pytest.raises(BackendError, match="plans are float32"):
         qcore.compile_plan(half, CPU)

@@ -33,7 +33,7 @@ class Mixture(ScaledNetwork):
     """
 
     def __init__(self, config: MixtureConfig, generator: torch.Generator) -> None:
-        super().__init__(config.in_features, rescale=config.rescale)
+        super().__init__(config.in_features, rescale=config.rescale, outputs=config.out_features)
         trunk = None
         width, hidden = config.in_features, config.hidden
         if config.trunk:
@@ -58,7 +58,7 @@ class CascadeNetwork(ScaledNetwork):
     """A cascade of networks of one shape, behind one scaler; see :class:`Cascade`."""
 
     def __init__(self, config: CascadeConfig, generator: torch.Generator) -> None:
-        super().__init__(config.in_features, rescale=config.rescale)
+        super().__init__(config.in_features, rescale=config.rescale, outputs=config.out_features)
         self.cascade = Cascade(_body(config, generator) for _ in range(config.stages))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class Ensemble(ScaledNetwork):
     """The mean of several networks: of their probabilities (returned as logits), or in regression of their outputs."""
 
     def __init__(self, config: EnsembleConfig, generator: torch.Generator) -> None:
-        super().__init__(config.in_features, rescale=config.rescale)
+        super().__init__(config.in_features, rescale=config.rescale, outputs=config.out_features)
         self.members = nn.ModuleList(_body(config, generator) for _ in range(config.members))
 
     def forward(self, x: Tensor) -> Tensor:

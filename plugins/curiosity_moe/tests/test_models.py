@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -184,3 +185,18 @@ def test_experts_are_named_after_what_they_are() -> None:
     assert expert_name("core/int(bits=3)") == "int_bits_3"
     assert list(contenders(["core/int(bits=3)"])) == ["ternary", "int1", "int2", "int4", "int8", "int_bits_3"]
     assert expert_bits(EXPERTS) == pytest.approx((1.6, 4.0, 8.0))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("mixture", {"experts": 2, "routing": {"bits": (2, 4)}}), ("ensemble", {})]
+)
+def test_each_output_of_a_regression_returns_its_own_units(name: str, options: dict[str, object]) -> None:
+    config = {"in_features": FEATURES, "out_features": 3, "hidden": (8,), "rescale": True, **options}
+    model: Any = build_model(f"curiosity_moe/{name}", config).eval()
+    targets = torch.randn(200, 3, generator=torch.Generator().manual_seed(2)) * torch.tensor([1e3, 1.0, 1e-3])
+    model.fit_scalers(inputs(), targets)
+    if name == "mixture":
+        model.moe.router.calibrate(model.scaler(inputs()))
+    with torch.no_grad():
+        assert torch.allclose(model.rescale.std, targets.std(dim=0, correction=0))
+        assert model(inputs()).std(dim=0)[0] > 100 * model(inputs()).std(dim=0)[1]

@@ -262,11 +262,17 @@ class Standardization(Step):
 
 @dataclass(frozen=True, eq=False)
 class Rescaling(Step):
-    """``x * std + mean`` with two numbers, float32 (), rounded twice."""
+    """``x * std + mean``, rounded twice, with two numbers, float32 (), or along the last axis, float32 (features,)."""
 
     mean: Tensor
     std: Tensor
     name: ClassVar[str] = "rescale"
+
+    def infer(self, shape: Shape) -> Shape:
+        """Return ``shape``."""
+        if self.mean.dim() and shape[-1] != len(self.mean):
+            raise mismatch(self, f"{len(self.mean)} features", shape)
+        return shape
 
     def apply(self, x: Tensor) -> Tensor:
         """Return the same shape."""

@@ -136,7 +136,7 @@ class PlanBuilder(Builder):
         return self._add(Standardization(*self._at(x), self._own(mean), self._own(std)))
 
     def rescale(self, x: Value, mean: Tensor, std: Tensor) -> Value:
-        """Add ``x * std + mean`` with two numbers."""
+        """Add ``x * std + mean``, with two numbers or along the last axis."""
         return self._add(Rescaling(*self._at(x), self._own(mean), self._own(std)))
 
     def relu(self, x: Value) -> Value:

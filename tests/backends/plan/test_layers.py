@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from qcore.backends.plan import BatchNorm, Flatten, LayerNorm, Linear, MaxPool, Program, SpatialMean, Standardization
+from qcore.backends.plan import (
+    BatchNorm,
+    Flatten,
+    LayerNorm,
+    Linear,
+    MaxPool,
+    Program,
+    Rescaling,
+    SpatialMean,
+    Standardization,
+)
 from qcore.errors import UsageError
 
 AT = ((0,), 1, "block.0")
@@ -35,6 +45,7 @@ def test_max_pool_infers_the_shape_that_torch_gives(data: st.DataObject) -> None
         (LayerNorm(*AT, None, None, 3, 1e-5), (4,), "3 features"),
         (BatchNorm(*AT, normal(3), normal(3), None, None, 1e-5), (4, 3), "3 channels"),
         (Standardization(*AT, normal(3), normal(3)), (4,), "3 features"),
+        (Rescaling(*AT, normal(3), normal(3)), (4,), "3 features"),
         (SpatialMean(*AT, False), (4,), "height, width"),
         (MaxPool(*AT, (2, 2), (2, 2), (0, 0), (1, 1), False), (4,), "height, width"),
         (MaxPool(*AT, (5, 5), (1, 1), (0, 0), (1, 1), False), (1, 4, 4), "fits"),

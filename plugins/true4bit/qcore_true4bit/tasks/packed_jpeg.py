@@ -19,7 +19,7 @@ from torch import Tensor
 
 from qcore.errors import DataError
 from qcore.tasks.images import read_pixels
-from qcore_true4bit.tasks.npz import read_npz
+from qcore.tasks.npz import read_npz
 from qcore_true4bit.tasks.parts import Part, Rows
 
 __all__ = ["read_packed"]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from qcore.errors import DataError
-from qcore_true4bit.tasks import npz
-from qcore_true4bit.tasks.npz import read_npz
+from qcore.tasks import npz
+from qcore.tasks.npz import read_npz
 
 
 def test_a_header_that_claims_more_than_the_memory_holds_is_refused(tmp_path: Path) -> None:

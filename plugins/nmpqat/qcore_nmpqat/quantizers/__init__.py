@@ -1,0 +1,1 @@
+"""The quantizers: weights and activations whose widths are learned, one a neuron."""

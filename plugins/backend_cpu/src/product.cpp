@@ -181,8 +181,18 @@ struct Panel {
     const int32_t* order = at<int32_t>(block, b.order) + first;
     for (int i = 0; i < count; ++i) {
       float* to = out.y + (m + i) * out.row_stride;
-      for (int r = 0; r < rows; ++r) to[order[r] * out.column_stride] = y[i * stride + r];
+      if (out.column_stride == 1) scatter(y + i * stride, order, rows, to);
+      else for (int r = 0; r < rows; ++r) to[order[r] * out.column_stride] = y[i * stride + r];
     }
+  }
+
+  static void scatter(const float* __restrict y, const int32_t* __restrict order, int n, float* __restrict to) {
+    int r = 0;
+    for (; r + 4 <= n; r += 4) {
+      const int32_t a = order[r], b = order[r + 1], c = order[r + 2], d = order[r + 3];
+      to[a] = y[r], to[b] = y[r + 1], to[c] = y[r + 2], to[d] = y[r + 3];
+    }
+    for (; r < n; ++r) to[order[r]] = y[r];
   }
 
   bool direct(const Output& out) const { return b.first_row >= 0 && out.column_stride == 1; }

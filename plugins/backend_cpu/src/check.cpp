@@ -25,6 +25,19 @@ bool is_bucket(const Header& h, const Bucket& b) {
   return true;
 }
 
+// Whether the codes of all columns are those of their grid: qcore.tensor.columns.
+bool are_columns(const uint8_t* block, const Header& h) {
+  if ((h.activation.bits != 8 && h.activation.bits != 16) || h.grouped > (h.activation.bits == 8)) return false;
+  if (!within(h.columns, 3 * h.cols * int64_t(sizeof(float)), h.nbytes)) return false;
+  const bool wide = h.activation.bits == 16;
+  const float top = h.activation.symmetric ? (wide ? 32760.0f : 126.0f) : (wide ? 65535.0f : 255.0f);
+  const float *largest = at<float>(block, h.columns) + h.cols, *step = largest + h.cols;
+  for (int64_t i = 0; i < h.cols; ++i) {
+    if (!(largest[i] >= 0 && step[i] >= 1 && largest[i] * step[i] <= top)) return false;
+  }
+  return true;
+}
+
 // Whether the buckets give each row of the output once.
 bool covers(const uint8_t* block, const Header& h) {
   std::vector<bool> given(size_t(h.rows), false);
@@ -53,7 +66,8 @@ bool is_block(const uint8_t* block, int64_t nbytes) {
   }
   if (h.segment < 0 || h.segment > LONGEST_SEGMENT || h.padded_segment != round_up(h.segment, 8)) return false;
   if (h.segments != (h.segment ? (h.cols + h.segment - 1) / h.segment : 1) || (h.segment == 0 && h.cols)) return false;
-  if (h.activation.bits < 1 || h.activation.bits > 8) return false;
+  const bool columned = h.activation.input == Input::columns;
+  if (columned ? !are_columns(block, h) : h.activation.bits < 1 || h.activation.bits > 8) return false;
   for (int i = 0; i < h.buckets; ++i) {
     if (!is_bucket(h, h.bucket[i])) return false;
   }

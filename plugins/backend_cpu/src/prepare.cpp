@@ -179,6 +179,8 @@ Header plan(const Stored& stored, const Kernels& kernels) {
   h.buckets = int32_t(ranges.size());
   h.relu = stored.relu;
   h.activation = stored.activation;
+  h.columns = h.nbytes;
+  if (stored.input_columns) h.nbytes = round_up(h.nbytes + 3 * h.cols * int64_t(sizeof(float)), ALIGNMENT);
   for (int i = 0; i < h.buckets; ++i) plan_bucket(stored, kernels, ranges[size_t(i)], h, h.bucket[i]);
   return h;
 }
@@ -186,6 +188,9 @@ Header plan(const Stored& stored, const Kernels& kernels) {
 void fill(const Stored& stored, const Header& header, uint8_t* out) {
   std::memset(out, 0, size_t(header.nbytes));
   std::memcpy(out, &header, sizeof header);
+  if (stored.input_columns) {
+    std::memcpy(out + header.columns, stored.input_columns, size_t(3 * header.cols) * sizeof(float));
+  }
   Filler filler{stored, header, out, {}, {}};
   filler.decoded.resize(size_t(header.cols) + 8);
   filler.row.resize(size_t(header.cols) + 8);

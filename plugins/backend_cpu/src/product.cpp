@@ -11,6 +11,7 @@ constexpr int MOST_PANEL_ROWS = ROW_BLOCKS * 16;
 constexpr int UNPACKED_NBYTES = 16384;  // half of the smallest L1
 constexpr int FEW = 24;                 // rows of floats for which no tile of floats is made
 constexpr int CHUNK = 96;               // rows of activations whose sums are held at once
+constexpr int WIDE_CHUNK = 15;          // the same for sums of 64 bits: 30 rows of bytes are whole register tiles
 
 // Part of a width whose unpacked codes one matrix product takes; 16-bit sums want few bits at a time.
 struct Part {
@@ -55,6 +56,7 @@ struct Panel {
 
   // sums (rows, PANEL) = codes of segment s . x
   void sums(int64_t s, const Codes& x, int64_t m, int count, int32_t* sums) const {
+    if (machine.kernels->product && count > machine.kernels->gemv_limit) return raw_sums(s, x, m, count, sums);
     const int panel_rows = ROW_BLOCKS * h.lanes;
     std::memset(sums, 0, sizeof(int32_t) * size_t(count) * size_t(panel_rows));
     const int pairs = int(round_up(segment_length(h, s), 8) / 8);
@@ -73,6 +75,22 @@ struct Panel {
     }
     const Parts parts = parts_of(b.bits);
     for (int p = 0; p < parts.count; ++p) product(parts.part[p], segment(s), codes, x.stride, count, pairs, sums);
+  }
+
+  void raw_sums(int64_t s, const Codes& x, int64_t m, int count, int32_t* sums) const {
+    Product p{};
+    p.planes = planes_of(b.bits, h.split8);
+    p.plane = segment(s);
+    if (p.planes.count > 1) {
+      p.plane = unpacked() + s * plane_nbytes(8, h.padded_segment, h.lanes);
+      p.planes = planes_of(8, false);
+    }
+    p.segments = p.pieces = 1;
+    p.pairs = p.last_pairs = int(round_up(segment_length(h, s), 8) / 8);
+    p.codes = x.codes + m * x.stride + s * h.padded_segment;
+    p.codes_stride = x.stride;
+    p.raw = sums;
+    machine.kernels->product(p, count);
   }
 
   void product(const Part& part, const uint8_t* start, const int8_t* codes, int64_t stride, int count, int pairs,
@@ -197,29 +215,40 @@ struct Panel {
 
   bool direct(const Output& out) const { return b.first_row >= 0 && out.column_stride == 1; }
 
-  // Integer sums of 64 bits over all segments.
-  void run_wide(const Codes& x, const Output& out, int64_t m) const {
-    alignas(64) int32_t part[MOST_PANEL_ROWS];
-    int64_t acc[MOST_PANEL_ROWS] = {};
-    alignas(64) float y[MOST_PANEL_ROWS];
+  // Integer sums of 64 bits over all segments, of codes of one byte or two.
+  void run_wide(const Codes& x, const Output& out, int64_t m, int count) const {
+    alignas(64) int32_t part[2 * WIDE_CHUNK * MOST_PANEL_ROWS];
+    int64_t acc[WIDE_CHUNK * MOST_PANEL_ROWS] = {};
+    alignas(64) float y[WIDE_CHUNK * MOST_PANEL_ROWS];
     const uint8_t* block = reinterpret_cast<const uint8_t*>(&h);
-    const Token& token = x.tokens[m];
+    const int panel_rows = ROW_BLOCKS * h.lanes, parts = code_rows(h);
     for (int64_t s = 0; s < h.segments; ++s) {
-      sums(s, x, m, 1, part);
+      sums(s, x, m * parts, count * parts, part);
       const int64_t at_row = numbers_of(s);
       const int32_t *offset = at<int32_t>(block, b.offset) + at_row, *sum = at<int32_t>(block, b.sum) + at_row;
-      for (int r = 0; r < rows; ++r) {
-        acc[r] += int64_t(h.step) * token.step * part[r] + int64_t(offset[r]) * x.totals[m * h.segments + s] +
-                  int64_t(h.step) * token.shift * sum[r];
+      for (int i = 0; i < count * parts; ++i) {
+        const Token& token = x.tokens[m * parts + i];
+        const int64_t total = x.totals[(m * parts + i) * h.segments + s];
+        const int64_t unit = parts == 2 && i % 2 == 0 ? 256 : 1;  // the high bytes come first
+        const int64_t step = unit * h.step * token.step, shift = unit * h.step * token.shift;
+        const int32_t* from = part + i * panel_rows;
+        int64_t* to = acc + i / parts * panel_rows;
+        for (int r = 0; r < rows; ++r) to[r] += step * from[r] + unit * total * offset[r] + shift * sum[r];
       }
     }
     const float* scale = at<float>(block, b.scale) + numbers_of(0);
-    for (int r = 0; r < rows; ++r) {
-      const float factor = token.scale * scale[r];
-      y[r] = float(acc[r]) * factor;
+    for (int i = 0; i < count; ++i) {
+      const float x_scale = x.tokens[(m + i) * parts].scale;
+      for (int r = 0; r < rows; ++r) {
+        const float factor = x_scale * scale[r];
+        y[i * panel_rows + r] = float(acc[i * panel_rows + r]) * factor;
+      }
     }
-    store(y, rows, 1, out, m);
-    if (direct(out)) std::memcpy(target(out, m), y, sizeof(float) * size_t(rows));
+    store(y, panel_rows, count, out, m);
+    if (!direct(out)) return;
+    for (int i = 0; i < count; ++i) {
+      std::memcpy(target(out, m + i), y + i * panel_rows, sizeof(float) * size_t(rows));
+    }
   }
 
   float* target(const Output& out, int64_t m) const { return out.y + m * out.row_stride + b.first_row + first; }
@@ -312,8 +341,11 @@ struct Panel {
   }
 
   void run(const Codes& x, const Output& out) const {
-    if (h.wide) {
-      for (int64_t m = 0; m < x.rows; ++m) run_wide(x, out, m);
+    if (h.wide || code_rows(h) > 1) {
+      const int64_t count = x.rows / code_rows(h);
+      for (int64_t m = 0; m < count; m += WIDE_CHUNK) {
+        run_wide(x, out, m, int(count - m < WIDE_CHUNK ? count - m : WIDE_CHUNK));
+      }
       return;
     }
     if (machine.kernels->product) return run_product(x, out);

@@ -11,9 +11,10 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import product
 from statistics import median
-from typing import Any
 
 import torch
 from common import ratio, write
@@ -23,6 +24,7 @@ from qcore.backends.choice import find_backends
 from qcore.measure.bench.contest import torch_threads
 from qcore.measure.bench.timing import clock_for, take_turns
 from qcore.nn.packed import PackedLinear
+from qcore.nn.plan import Plan, compile_plan
 from qcore.quantizers import make_quantizer
 from qcore.tensor import Encoded, QTensor
 
@@ -36,8 +38,7 @@ SHARES = {
 """Shares of rows of 1, 2, 4 and 8 bits, by the average that they make."""
 SHAPES, BATCHES = ((512, 512), (1536, 1536), (4096, 4096)), (1, 32)
 INPUTS = {"float": None, "8 bits": "core/int(bits=8, granularity='token')"}
-DEPTH = 4
-"""Layers of the MLP."""
+DEPTH, MLP_WIDTH = 4, 512
 MOST_RATIO = 1.15
 UNIFORM = {
     f"{bits} bits": (bits, (float(bits == 1), float(bits == 2), float(bits == 4), float(bits == 8))) for bits in WIDTHS
@@ -86,6 +87,13 @@ def layer(shape: tuple[int, int], bits: Tensor, inputs: str | None) -> PackedLin
     return PackedLinear(QTensor.pack(weight), bias, quantizer, {}).prepare(candidates, forced=forced)
 
 
+def mlp(bits: Tensor, inputs: str | None) -> Plan:
+    """Return hidden layers of such rows with ReLU between them, as packing leaves them, compiled."""
+    shape = (len(bits), len(bits))
+    layers = [part for _ in range(DEPTH) for part in (layer(shape, bits, inputs), nn.ReLU())]
+    return compile_plan(nn.Sequential(*layers).eval())
+
+
 def contenders(
     make: Callable[[Tensor], nn.Module], rows: int
 ) -> Iterator[tuple[str, float, tuple[float, ...], nn.Module]]:
@@ -112,26 +120,40 @@ def measure(
         rows_are = name.partition(", ")[2]
         compared = ratio(times[name], estimate), ratio(times[name], times["4 bits"])
         found.append(Found(subject, len(x), inputs, rows_are, average, 1e6 * median(times[name]), *compared))
-    uniform_us = {name: round(1e6 * median(times[name]), 1) for name in UNIFORM}
-    sys.stderr.write(f"{subject}, batch {len(x)}, {inputs}: {uniform_us}\n")
-    for one in found:
-        sys.stderr.write(
-            f"  {one.average:.2f} {one.rows}: {one.median_us:.1f} us, {one.estimate['ratio']:.2f} of the estimate, {one.four['ratio']:.2f} of 4 bits {'' if one.meets else '<<<'}\n"
-        )
     return found
 
 
 def run(shapes: list[tuple[int, int]], rounds: int) -> list[Found]:
-    """Return what was found of every shape, batch and input."""
+    """Return what was found of every layer and of the MLP."""
     found: list[Found] = []
-    for shape in shapes:
-        for inputs, quantizer in INPUTS.items():
-            for batch in BATCHES:
-                x = torch.randn(batch, shape[1], generator=torch.Generator().manual_seed(2))
-                found += measure(
-                    f"{shape[0]} x {shape[1]}", lambda bits: layer(shape, bits, quantizer), shape[0], x, inputs, rounds
-                )
+    for shape, (inputs, quantizer), batch in product(shapes, INPUTS.items(), BATCHES):
+        x = torch.randn(batch, shape[1], generator=torch.Generator().manual_seed(2))
+        make = partial(layer, shape, inputs=quantizer)
+        found += measure(f"{shape[0]} x {shape[1]}", make, shape[0], x, inputs, rounds)
+        tell(found)
+    for (inputs, quantizer), batch in product(INPUTS.items(), BATCHES):
+        x = torch.randn(batch, MLP_WIDTH, generator=torch.Generator().manual_seed(2))
+        subject = f"MLP of {DEPTH} x {MLP_WIDTH}, in a plan"
+        found += measure(subject, partial(mlp, inputs=quantizer), MLP_WIDTH, x, inputs, rounds)
+        tell(found)
     return found
+
+
+def tell(found: list[Found]) -> None:
+    """Say on stderr what was found last."""
+    last = [
+        one
+        for one in found
+        if (one.subject, one.batch, one.input) == (found[-1].subject, found[-1].batch, found[-1].input)
+    ]
+    sys.stderr.write("\n".join(map(line, last)) + "\n")
+
+
+def line(one: Found) -> str:
+    """Return a row of the table."""
+    ratios = " | ".join(f"{r['ratio']:.2f} ({r['low']:.2f}-{r['high']:.2f})" for r in (one.estimate, one.four))
+    place = f"| {one.subject} | {one.batch} | {one.input} | {one.rows} | {one.average:.2f}"
+    return f"{place} | {one.median_us:.1f} | {ratios} | {'yes' if one.meets else 'no'} |"
 
 
 def main() -> None:
@@ -142,6 +164,17 @@ def main() -> None:
     shapes = [(int(rows), int(cols)) for rows, cols in (shape.split("x") for shape in words.shape)]
     with torch_threads(1), torch.inference_mode():
         found = run(shapes, words.rounds)
+    head = [
+        "Time over the bit-proportional estimate and over the uniform layer of 4 bits (quartiles); below 1 is faster.",
+        "",
+        "| subject | batch | input | rows | bits | median us | x estimate | x 4 bits | meets |",
+        "|---|---:|---|---|---:|---:|---:|---:|---|",
+    ]
+    rule = f"Meets: within {MOST_RATIO} of the estimate, and faster than 4 bits where the average is below 2."
+    command = shlex.join(["python", "benchmarks/mixed_rows.py", *sys.argv[1:]])
+    shares = {str(average): dict(zip(map(str, WIDTHS), of, strict=True)) for average, of in SHARES.items()}
+    data = {"shares": shares, "rows": [asdict(one) | {"meets": one.meets} for one in found]}
+    write("mixed_rows", command, data, "\n".join([*head, *map(line, found), "", rule]))
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
-from statistics import median
+from statistics import median, quantiles
 
 import torch
-from common import ratio, write
+from common import write
 from torch import Tensor, nn
 
 from qcore.backends.choice import find_backends
@@ -118,9 +118,15 @@ def measure(
     for name, average, shares, _ in every[len(UNIFORM) :]:
         estimate = [sum(s * t for s, t in zip(shares, round_, strict=True)) for round_ in zip(*uniform, strict=True)]
         rows_are = name.partition(", ")[2]
-        compared = ratio(times[name], estimate), ratio(times[name], times["4 bits"])
+        compared = by_round(times[name], estimate), by_round(times[name], times["4 bits"])
         found.append(Found(subject, len(x), inputs, rows_are, average, 1e6 * median(times[name]), *compared))
     return found
+
+
+def by_round(times: list[float], base: list[float]) -> dict[str, float]:
+    """Return the median and the quartiles of the ratio, round by round: the machine is shared."""
+    low, middle, high = quantiles([a / b for a, b in zip(times, base, strict=True)], n=4)
+    return {"ratio": middle, "low": low, "high": high}
 
 
 def run(shapes: list[tuple[int, int]], rounds: int) -> list[Found]:

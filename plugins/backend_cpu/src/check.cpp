@@ -15,6 +15,7 @@ bool is_bucket(const Header& h, const Bucket& b) {
   const int64_t panel_rows = ROW_BLOCKS * h.lanes;
   if (b.bits < 1 || b.bits > 8 || b.rows < 0 || b.panels != round_up(b.rows, panel_rows) / panel_rows) return false;
   if (b.first_row < -1 || b.first_row > h.rows - b.rows) return false;
+  if (b.nibbles != 0 && (b.nibbles != 1 || b.bits > 2 || h.activation.input != Input::real)) return false;
   if (b.panel_nbytes != h.segments * plane_nbytes(b.bits, h.padded_segment, h.lanes)) return false;
   const int64_t padded = b.panels * panel_rows, numbers = h.segments * padded * 4;
   if (!within(b.data, b.panels * b.panel_nbytes, h.nbytes) || !within(b.offset, numbers, h.nbytes) ||

@@ -60,6 +60,7 @@ struct RealProduct {
   const uint8_t* plane;
   ptrdiff_t segment_nbytes;
   int bits;
+  bool nibbles;              // of Bucket
   int segments;
   int64_t segment, last_segment;  // columns
   const float* x;            // (rows, stride)

@@ -42,6 +42,7 @@ struct Bucket {
   int32_t panels;
   int32_t first_row;     // of the output, where the rows follow one another; -1: see order
   int32_t uniform;       // all offsets are equal
+  int32_t nibbles;       // the bits of the four, or two, columns that a look-up takes lie together: lookups_avx512.hpp
   int64_t data;          // panels
   int64_t panel_nbytes;
   int64_t offset;        // int32 (panels, segments, panel rows): the code of u is step * u + offset, zero point included
@@ -66,6 +67,7 @@ struct Header {
   int32_t wide;            // the integer sum needs 64 bits
   int32_t buckets;
   int32_t relu;
+  int32_t granule;         // narrower rows fill the panels of wider ones up to a multiple of so many rows
   int32_t isa;             // id of the instruction set that it was prepared for (machine.hpp)
   Activation activation;
   int64_t columns;         // Input::columns: float (3, cols), their inverses, largest codes and steps

@@ -54,9 +54,10 @@ bool widths_ascend(const std::vector<StoredBlock>& blocks) {
   return true;
 }
 
-// A width's last panel would hold rows that do not exist: narrower rows take their places, so that rows of several widths
-// need no more panels than those of one. The widest come first, because what takes longest had better start first.
-std::vector<Range> ranges_of(const Stored& stored, int64_t panel_rows) {
+// A width's last panel, or granule of it, would hold rows that do not exist: narrower rows take their places, so that rows
+// of several widths cost no more than those of one. The widest come first, because what takes longest had better start
+// first.
+std::vector<Range> ranges_of(const Stored& stored, int64_t granule) {
   int64_t end = 0;
   for (const StoredBlock& block : stored.blocks) end += block.rows;
   const bool fill = widths_ascend(stored.blocks);
@@ -65,12 +66,20 @@ std::vector<Range> ranges_of(const Stored& stored, int64_t panel_rows) {
   for (size_t i = stored.blocks.size(); i-- > 0;) {
     const StoredBlock& block = stored.blocks[i];
     start -= block.rows;
-    const int64_t left = end - start, padded = fill ? round_up(left, panel_rows) : left;
+    const int64_t left = end - start, padded = fill ? round_up(left, granule) : left;
     const int64_t rows = left <= 0 ? 0 : padded < end ? padded : end;
     if (rows || (i == 0 && ranges.empty())) ranges.push_back({block.bits, block.offset, end - rows, rows});
     end -= rows;
   }
   return ranges;
+}
+
+// The same for look-ups: the columns of a nibble of 1-bit codes are a quad's, of 2-bit codes a quad's halves'.
+void put_nibble(uint8_t* plane, int bits, int lanes, int64_t column, int panel_row, uint8_t code) {
+  const int r = panel_row / lanes, lane = panel_row % lanes, j = int(column % 4);
+  const int64_t quad = column / 4, vector = bits == 1 ? quad / 2 : quad;
+  const int bit = bits == 1 ? 4 * (r + 4 * int(quad & 1)) + j : 4 * (2 * r + j / 2) + 2 * (j % 2);
+  plane[vector * 4 * lanes + lane * 4 + bit / 8] |= uint8_t(code << (bit % 8));
 }
 
 template <class T>
@@ -108,7 +117,9 @@ struct Filler {
     for (int64_t s = 0, k = 0; s < h.segments; ++s) {
       for (int p = 0; p < planes.count; ++p) {
         for (int64_t j = 0; j < segment_length(h, s); ++j) {
-          put(panel, planes.plane[p], h.lanes, j, int(i % panel_rows), row[size_t(k + j)]);
+          const int panel_row = int(i % panel_rows);
+          if (b.nibbles) put_nibble(panel, b.bits, h.lanes, j, panel_row, row[size_t(k + j)]);
+          else put(panel, planes.plane[p], h.lanes, j, panel_row, row[size_t(k + j)]);
         }
         panel += plane_nbytes(planes.plane[p].bits, h.padded_segment, h.lanes);
       }
@@ -140,6 +151,7 @@ void plan_bucket(const Stored& stored, const Kernels& kernels, const Range& from
   b.panels = int32_t(round_up(from.rows, panel_rows) / panel_rows);
   b.first_row = stored.order ? -1 : int32_t(from.first);
   b.uniform = stored.zero_point == nullptr;
+  b.nibbles = b.uniform && b.bits <= 2 && kernels.real_product && h.activation.input == Input::real;
   b.panel_nbytes = h.segments * plane_nbytes(from.bits, h.padded_segment, kernels.lanes);
   const int64_t padded = b.panels * panel_rows;
   auto take = [&](int64_t nbytes) {
@@ -175,7 +187,10 @@ Header plan(const Stored& stored, const Kernels& kernels) {
   h.step = stored.step;
   h.grouped = stored.group > 0;
   h.wide = !h.grouped && (stored.wide || h.segments > 1);
-  const std::vector<Range> ranges = ranges_of(stored, ROW_BLOCKS * kernels.lanes);
+  // Products of floats skip row blocks that are empty, others take whole panels.
+  const bool skips = stored.activation.input == Input::real && !stored.zero_point && kernels.real_product;
+  h.granule = skips ? kernels.lanes : ROW_BLOCKS * kernels.lanes;
+  const std::vector<Range> ranges = ranges_of(stored, h.granule);
   h.buckets = int32_t(ranges.size());
   h.relu = stored.relu;
   h.activation = stored.activation;
@@ -194,7 +209,7 @@ void fill(const Stored& stored, const Header& header, uint8_t* out) {
   Filler filler{stored, header, out, {}, {}};
   filler.decoded.resize(size_t(header.cols) + 8);
   filler.row.resize(size_t(header.cols) + 8);
-  const std::vector<Range> ranges = ranges_of(stored, ROW_BLOCKS * header.lanes);
+  const std::vector<Range> ranges = ranges_of(stored, header.granule);
   for (int i = 0; i < header.buckets; ++i) filler.bucket(header.bucket[i], ranges[size_t(i)]);
 }
 

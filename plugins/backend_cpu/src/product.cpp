@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "memory.hpp"
+#include "panel_parts.hpp"
 
 namespace qcore {
 namespace {
@@ -12,27 +13,6 @@ constexpr int UNPACKED_NBYTES = 16384;  // half of the smallest L1
 constexpr int FEW = 24;                 // rows of floats for which no tile of floats is made
 constexpr int CHUNK = 96;               // rows of activations whose sums are held at once
 constexpr int WIDE_CHUNK = 15;          // the same for sums of 64 bits: 30 rows of bytes are whole register tiles
-
-// Part of a width whose unpacked codes one matrix product takes; 16-bit sums want few bits at a time.
-struct Part {
-  Planes planes;
-  int first;  // index of its first plane
-  int bits;
-  int shift;
-};
-
-struct Parts {
-  int count;
-  Part part[2];
-};
-
-Parts parts_of(int bits) {
-  const Planes all = planes_of(bits, true);
-  if (bits < 7) return {1, {{all, 0, bits, 0}}};
-  const Part low{{1, {{4, 0}}}, 0, 4, 0};
-  if (bits == 8) return {2, {low, {{1, {{4, 0}}}, 1, 4, 4}}};
-  return {2, {low, {{2, {{2, 0}, {1, 2}}}, 1, 3, 4}}};
-}
 
 struct Panel {
   const Machine& machine;
@@ -204,15 +184,6 @@ struct Panel {
     }
   }
 
-  static void scatter(const float* __restrict y, const int32_t* __restrict order, int n, float* __restrict to) {
-    int r = 0;
-    for (; r + 4 <= n; r += 4) {
-      const int32_t a = order[r], b = order[r + 1], c = order[r + 2], d = order[r + 3];
-      to[a] = y[r], to[b] = y[r + 1], to[c] = y[r + 2], to[d] = y[r + 3];
-    }
-    for (; r < n; ++r) to[order[r]] = y[r];
-  }
-
   bool direct(const Output& out) const { return b.first_row >= 0 && out.column_stride == 1; }
 
   // Integer sums of 64 bits over all segments, of codes of one byte or two.
@@ -283,7 +254,8 @@ struct Panel {
       for (int i = 0; i < planes.count; ++i) {
         plane[i] = segment(s) + plane_start(i) + plane_nbytes(planes.plane[i].bits, k, h.lanes);
       }
-      machine.kernels->unpack(planes, plane, pairs, unpacked);
+      if (b.nibbles) unpack_nibbles(plane[0], b.bits, h.lanes, pairs, unpacked);
+      else machine.kernels->unpack(planes, plane, pairs, unpacked);
       machine.rows->widen(unpacked, 2 * pairs, h.lanes, h.step, offset, tile);
       machine.rows->real_gemm(tile, n, ROW_BLOCKS * h.lanes, x.x + m * x.stride + s * h.segment + k, x.stride, count,
                               sums);
@@ -308,6 +280,7 @@ struct Panel {
     store(y, stride, count, out, m);
   }
 
+  // Straight from the codes; without a tile of floats.
   void run_few(const Reals& x, const Output& out) const {
     alignas(64) float held[FEW * MOST_PANEL_ROWS];
     const uint8_t* block = reinterpret_cast<const uint8_t*>(&h);
@@ -315,11 +288,11 @@ struct Panel {
     const bool together = planes_of(b.bits, h.split8).count == 1;
     p.plane = together ? data : unpacked();
     p.bits = together ? b.bits : 8;
+    p.nibbles = b.nibbles;
     p.segment_nbytes = plane_nbytes(p.bits, h.padded_segment, h.lanes);
     p.segments = int(h.segments);
     p.segment = h.segment;
     p.last_segment = segment_length(h, h.segments - 1);
-    p.x = x.x;
     p.stride = x.stride;
     p.step = h.step;
     p.offset = *at<int32_t>(block, b.offset);
@@ -327,14 +300,19 @@ struct Panel {
     p.bias = at<float>(block, b.bias) + first;
     p.relu = h.relu;
     p.valid = rows;
-    p.y = direct(out) ? target(out, 0) : held;
     p.y_stride = direct(out) ? out.row_stride : ROW_BLOCKS * h.lanes;
-    machine.kernels->real_product(p, int(x.rows));
-    if (!direct(out)) place(held, p.y_stride, int(x.rows), out, 0);
+    for (int64_t m = 0; m < x.rows; m += FEW) {
+      const int count = int(x.rows - m < FEW ? x.rows - m : FEW);
+      p.x = x.x + m * x.stride;
+      p.y = direct(out) ? target(out, m) : held;
+      machine.kernels->real_product(p, count);
+      if (!direct(out)) place(held, p.y_stride, count, out, m);
+    }
   }
 
   void run(const Reals& x, const Output& out) const {
-    if (machine.kernels->real_product && b.uniform && x.rows <= FEW) return run_few(x, out);
+    const bool few = x.rows <= FEW || 2 * rows <= ROW_BLOCKS * h.lanes || b.nibbles;
+    if (machine.kernels->real_product && b.uniform && few) return run_few(x, out);
     for (int64_t m = 0; m < x.rows; m += CHUNK) {
       run_reals(x, out, m, int(x.rows - m < CHUNK ? x.rows - m : CHUNK));
     }

@@ -7,6 +7,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from qcore_backend_cpu.kernel import CpuKernel
+from qcore_backend_cpu.native import load
+from qcore_backend_cpu.ops import linear_op
 from qcore_backend_cpu.testing import TOKENS, kernels, make_weight, same
 
 COUNTS = st.lists(st.sampled_from([0, 1, 15, 16, 31, 33, 63, 64, 65, 130]), min_size=4, max_size=4).filter(any)
@@ -54,11 +57,27 @@ def test_float_sums_stay_within_their_bound(
     assert bool(((y - wanted).abs() <= ours.bound * scale).all())
 
 
-@pytest.mark.parametrize("scheme", [TOKENS, None], ids=["8 bits", "float"])
-def test_mixed_rows_take_no_more_panels_than_their_number(isa: str, scheme: object) -> None:
+def test_mixed_rows_take_no_more_panels_than_their_number(isa: str) -> None:
     sizes = {}
     for name, counts in (("1 bit", [512, 0, 0, 0]), ("mixed", [481, 20, 11, 0]), ("4 bits", [0, 0, 512, 0])):
         weight = make_weight("odd", rows_of(counts, shuffled=False), (512, 4096))
-        sizes[name] = kernels(weight, TOKENS if scheme else None)[0].nbytes
+        sizes[name] = kernels(weight, TOKENS)[0].nbytes
     share = (sizes["mixed"] - sizes["1 bit"]) / (sizes["4 bits"] - sizes["1 bit"])
     assert share <= 64 / 512
+
+
+@pytest.mark.parametrize("counts", [[40, 0, 0, 0], [0, 40, 0, 0], [70, 30, 20, 9]], ids=str)
+def test_a_block_of_another_processor_gives_the_same_numbers(isa: str, counts: list[int]) -> None:
+    bits = rows_of(counts, shuffled=False)
+    weight = make_weight("odd", bits, (len(bits), 77))
+    ours, reference = kernels(weight, None)
+    assert isinstance(ours, CpuKernel)
+    block = ours.blocks[0].clone()
+    native, _ = load()
+    isa_id = native.describe(block.data_ptr(), block.numel())[4]
+    words = block[: block.numel() // 4 * 4].view(torch.int32)[:40]
+    assert words[22] == isa_id
+    words[22] = 99  # no instruction set that this processor has
+    x = torch.randn(6, 77, generator=torch.Generator().manual_seed(0))
+    y, wanted = linear_op(x, block, len(bits)), reference.call(x)
+    assert bool(((y - wanted).abs() <= ours.bound * (x.abs() @ weight.decode().abs().t())).all())

@@ -49,7 +49,7 @@ Call = Callable[[], object]
 
 @dataclass(frozen=True)
 class Found:
-    """A mixed contender beside the uniform ones of its shape, batch and input."""
+    """A mixed contender beside the uniform ones of its shape, batch and input; ratios with their quartiles."""
 
     subject: str
     batch: int
@@ -57,6 +57,7 @@ class Found:
     rows: str
     average: float
     median_us: float
+    uniform_us: tuple[float, ...]
     estimate: dict[str, float]
     four: dict[str, float]
 
@@ -119,7 +120,8 @@ def measure(
         estimate = [sum(s * t for s, t in zip(shares, round_, strict=True)) for round_ in zip(*uniform, strict=True)]
         rows_are = name.partition(", ")[2]
         compared = by_round(times[name], estimate), by_round(times[name], times["4 bits"])
-        found.append(Found(subject, len(x), inputs, rows_are, average, 1e6 * median(times[name]), *compared))
+        medians = 1e6 * median(times[name]), tuple(1e6 * median(of) for of in uniform)
+        found.append(Found(subject, len(x), inputs, rows_are, average, *medians, *compared))
     return found
 
 
@@ -158,7 +160,8 @@ def tell(found: list[Found]) -> None:
 def line(one: Found) -> str:
     """Return a row of the table."""
     ratios = " | ".join(f"{r['ratio']:.2f} ({r['low']:.2f}-{r['high']:.2f})" for r in (one.estimate, one.four))
-    place = f"| {one.subject} | {one.batch} | {one.input} | {one.rows} | {one.average:.2f}"
+    uniform = " / ".join(f"{us:.0f}" for us in one.uniform_us)
+    place = f"| {one.subject} | {one.batch} | {one.input} | {uniform} | {one.rows} | {one.average:.2f}"
     return f"{place} | {one.median_us:.1f} | {ratios} | {'yes' if one.meets else 'no'} |"
 
 
@@ -173,8 +176,8 @@ def main() -> None:
     head = [
         "Time over the bit-proportional estimate and over the uniform layer of 4 bits (quartiles); below 1 is faster.",
         "",
-        "| subject | batch | input | rows | bits | median us | x estimate | x 4 bits | meets |",
-        "|---|---:|---|---|---:|---:|---:|---:|---|",
+        "| subject | batch | input | us of 1 / 2 / 4 / 8 bits | rows | bits | us | x estimate | x 4 bits | meets |",
+        "|---|---:|---|---|---|---:|---:|---:|---:|---|",
     ]
     rule = f"Meets: within {MOST_RATIO} of the estimate, and faster than 4 bits where the average is below 2."
     command = shlex.join(["python", "benchmarks/mixed_rows.py", *sys.argv[1:]])

@@ -9,9 +9,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from qcore.backends.plan import PackedStep, Program, Value
+from qcore.errors import UsageError
 from qcore.tensor import ActivationScheme, Columns
 from qcore.testing.column_problems import column_scheme
 from qcore_backend_cpu.backend import CpuBackend
+from qcore_backend_cpu.kernel import CpuKernel
+from qcore_backend_cpu.ops import linear_op
 from qcore_backend_cpu.testing import kernels, make_request, make_weight, same
 
 
@@ -83,6 +87,31 @@ def test_groups_of_columns_run_on_the_grid_of_8_bits(isa: str) -> None:
     x = torch.randn(5, 90, generator=torch.Generator().manual_seed(0))
     ours, reference = kernels(weight, scheme_of(90, 8, symmetric=False))
     assert torch.allclose(ours.call(x), reference.call(x), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("most", [8, 16])
+def test_ops_and_plans_run_them(most: int) -> None:
+    weight = make_weight("odd", 2, (20, 90))
+    scheme = scheme_of(90, most, symmetric=False)
+    ours, reference = kernels(weight, scheme)
+    assert isinstance(ours, CpuKernel)
+    x = torch.randn(5, 90, generator=torch.Generator().manual_seed(0))
+    assert same(linear_op(x, ours.blocks[0], 20), reference.call(x))
+    step = PackedStep((Value(0),), Value(1), "layer", make_request(weight, scheme), ours, relu=True)
+    program = Program((step,), Value(1))
+    compiled = CpuBackend().compile(program)
+    assert not isinstance(compiled, str)
+    assert same(compiled((90,))(x), reference.call(x).relu())
+
+
+def test_a_block_whose_columns_leave_their_grid_is_refused() -> None:
+    ours, _ = kernels(make_weight("odd", 2, (20, 90)), scheme_of(90, 16, symmetric=False))
+    assert isinstance(ours, CpuKernel)
+    block = ours.blocks[0].clone()
+    numbers = block[: block.numel() // 4 * 4].view(torch.float32)
+    numbers[(numbers == 65535).nonzero()[0]] = 65536
+    with pytest.raises(UsageError, match="no weight that qcore_backend_cpu prepared"):
+        linear_op(torch.zeros(1, 90), block, 20)
 
 
 def test_what_it_cannot_code_it_rejects_with_a_reason() -> None:

@@ -30,5 +30,5 @@ def explain(context: typer.Context, model: ModelFile, backend: Backend = "auto",
     refused = {(r["backend"], r["reason"], r["hint"]) for row in rows for r in row["refused"]}
     for name, reason, hint in sorted(refused, key=str):
         show(f"not {name}: {reason}" + (f" ({hint})" if hint else ""))
-    for norm in explanation.norms:
-        show(str(norm))
+    for finding in (*explanation.norms, *explanation.sortings):
+        show(str(finding))

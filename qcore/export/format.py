@@ -3,11 +3,12 @@
 The JSON object holds
 
 ========== ============================================================================================
-format     ``"qcore.model/1"``; ``"qcore.model/2"`` if a batch norm is folded into a layer
+format     ``"qcore.model/1"``; ``"qcore.model/2"`` if a batch norm is folded into a layer; ``"qcore.model/3"`` if
+           rows or columns of a layer are sorted
 qcore      version that wrote it
 model      id and config of the registered network, or null
 layers     module path to what a packed layer is made of (quantizers, packed tensor, walk of a convolution, name of the
-           batch norm beside it that is folded into it)
+           batch norm beside it that is folded into it, which of rows and columns are sorted)
 plugins    plugin name to its distribution and version: what reading the file needs
 checksums  the 8-byte BLAKE2b of each tensor's bytes in hexadecimal, joined in the order of the sorted names
 extra      what the writer added: task, classes, feature names, arm, ...
@@ -24,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from qcore.errors import ModelFileError
-from qcore.export.schema import FOLDED_FORMAT, FORMAT, header_problems
+from qcore.export.schema import FOLDED_FORMAT, FORMAT, FORMATS, SORTED_FORMAT, header_problems
 
-__all__ = ["FOLDED_FORMAT", "FORMAT", "KEY", "ModelFile", "TensorInfo", "checksum", "inspect"]
+__all__ = ["FOLDED_FORMAT", "FORMAT", "KEY", "SORTED_FORMAT", "ModelFile", "TensorInfo", "checksum", "inspect"]
 
 KEY = "qcore"
 _DIGITS = 16
@@ -131,8 +132,8 @@ def inspect(path: str | Path) -> ModelFile:
         raise ModelFileError(
             f"{path} is a safetensors file, but not one that qcore wrote", "qcore.save writes files that it can read"
         ) from None
-    if written not in (FORMAT, FOLDED_FORMAT):
-        known = f"{FORMAT} and {FOLDED_FORMAT}"
+    if written not in FORMATS:
+        known = ", ".join(FORMATS)
         raise ModelFileError(f"{path} has the format {written!r}; this qcore reads {known}", "upgrade qcore-ml")
     problems = header_problems(header)
     if problems:

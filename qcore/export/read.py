@@ -17,8 +17,8 @@ from qcore.export.build import build_network
 from qcore.export.format import ModelFile, checksum, inspect
 from qcore.export.write import raw_bytes
 from qcore.nn.convert import replace_modules
-from qcore.nn.folding import follower
 from qcore.nn.layers import QuantConv2d, QuantLayer, QuantLinear, make_layer
+from qcore.nn.order import follower
 from qcore.nn.packed import PackedConv2d, PackedLayer, PackedLinear, walk_of
 from qcore.nn.packing import prepare_layers
 from qcore.plugins import default
@@ -128,6 +128,9 @@ def _make_layer(
     common = (weight, bias, quantizer, description["weight"] or {})
     layer = PackedLinear(*common) if description["kind"] == "linear" else PackedConv2d(*common, *_walk(description))
     layer.folded = description.get("folded")
+    layer.sorted_columns = "columns" in description.get("sorted", ())
+    if (len(weight.blocks) > 1 and weight.row_order is None) != ("rows" in description.get("sorted", ())):
+        raise ModelFileError("rows of several widths have a row order, or are sorted and have none")
     return layer
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-__all__ = ["FOLDED_FORMAT", "FORMAT", "header_problems"]
+__all__ = ["FOLDED_FORMAT", "FORMAT", "FORMATS", "SORTED_FORMAT", "format_of", "header_problems"]
 
 FORMAT = "qcore.model/1"
 FOLDED_FORMAT = "qcore.model/2"
 """As the first, with ``folded`` in at least one layer: a reader of the first would expect the batch norm's tensors."""
+
+SORTED_FORMAT = "qcore.model/3"
+"""As the second, with ``sorted`` in at least one layer: a reader of the others would not know the order of its rows."""
+FORMATS = (FORMAT, FOLDED_FORMAT, SORTED_FORMAT)
 
 _Count = Annotated[int, Field(ge=0, le=1 << 48)]
 _Pair = Annotated[list[_Count], Field(min_length=2, max_length=2)]
@@ -58,6 +63,7 @@ class _Layer(_Part):
     input: dict[str, Any] | None
     conv: _Walk | None = None
     folded: Annotated[str, Field(pattern=r"^[^.]+$")] | None = None
+    sorted: Annotated[list[Literal["rows", "columns"]], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -67,6 +73,8 @@ class _Layer(_Part):
             raise ValueError("a layer is packed, or has a quantized input, or both")
         if self.folded is not None and (self.packed is None or not self.bias):
             raise ValueError("a batch norm is folded into packed layers, which have a bias then")
+        if self.sorted is not None and (self.packed is None or self.kind != "linear" and "columns" in self.sorted):
+            raise ValueError("rows of packed layers are sorted, and columns of packed linear ones")
         return self
 
 
@@ -85,11 +93,17 @@ class _Header(_Part):
     extra: dict[str, Any]
 
     @model_validator(mode="after")
-    def _says_what_is_folded(self) -> Self:
-        folded = any(layer.folded is not None for layer in self.layers.values())
-        if folded != (self.format == FOLDED_FORMAT):
-            raise ValueError(f"files with folded batch norms have the format {FOLDED_FORMAT}, and no others")
+    def _says_what_it_needs(self) -> Self:
+        wanted = format_of(layer.model_dump(exclude_none=True) for layer in self.layers.values())
+        if self.format != wanted:
+            raise ValueError(f"a file of such layers has the format {wanted}")
         return self
+
+
+def format_of(layers: Iterable[Mapping[str, Any]]) -> str:
+    """Return the format of a file of ``layers``: the first that says all of them."""
+    keys = {key for layer in layers for key in layer}
+    return SORTED_FORMAT if "sorted" in keys else FOLDED_FORMAT if "folded" in keys else FORMAT
 
 
 def header_problems(header: object) -> list[str]:

@@ -15,13 +15,15 @@ from torch import Tensor, nn
 import qcore
 from qcore.errors import ModelFileError
 from qcore.export.atomic import atomic_write
-from qcore.export.format import FOLDED_FORMAT, FORMAT, KEY, checksum
+from qcore.export.format import KEY, checksum
+from qcore.export.schema import format_of
 from qcore.nn.convert import replace_modules
 from qcore.nn.folding import fold_norms
 from qcore.nn.layers import QuantConv2d, QuantLayer
 from qcore.nn.models import architecture_of
 from qcore.nn.packed import PackedLayer
 from qcore.nn.packing import packed_layers
+from qcore.nn.sorting import sort_neurons
 from qcore.plugins import default
 from qcore.registry import Registry
 
@@ -72,11 +74,11 @@ def to_bytes(
     if fold or any(isinstance(layer, QuantLayer) and layer.weight_quantizer is not None for layer in model.modules()):
         model = copy.deepcopy(model).eval()
         packed = packed_layers(model)
-        model = replace_modules(model, fold_norms(model, packed) if fold else packed)
+        model = replace_modules(model, sort_neurons(model, fold_norms(model, packed) if fold else packed))
     tensors = {name: _stored(name, value) for name, value in model.state_dict().items()}
     layers = {path: _description(path, layer) for path, layer in _layers(model)}
     header = {
-        "format": FOLDED_FORMAT if any("folded" in layer for layer in layers.values()) else FORMAT,
+        "format": format_of(layers.values()),
         "qcore": qcore.__version__,
         "model": _architecture(model),
         "layers": layers,

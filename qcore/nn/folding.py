@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from qcore.backends.plan import BatchNorm, Value
+from qcore.nn.order import follower, is_watched
 from qcore.nn.packed import PackedConv2d, PackedLayer, PackedLinear
 from qcore.tensor import QTensor
 
-__all__ = ["Norm", "batch_norms", "fold_norms", "follower"]
+__all__ = ["Norm", "batch_norms", "fold_norms"]
 
 _AFTER: dict[type[nn.Module], type[PackedLayer]] = {nn.BatchNorm1d: PackedLinear, nn.BatchNorm2d: PackedConv2d}
 
@@ -88,24 +88,9 @@ def batch_norms(model: nn.Module, packed: Mapping[str, PackedLayer] | None = Non
             found.append(Norm(path, layer_path, True, None))
         elif type(module) in _AFTER:
             once = places[id(module)] == places[id(standing)] == 1
-            reason = _reason(module, layer, once=once, watched=_is_watched(module) or _is_watched(standing))
+            reason = _reason(module, layer, once=once, watched=is_watched(module) or is_watched(standing))
             found.append(Norm(path, layer_path if isinstance(layer, PackedLayer) else None, False, reason))
     return found
-
-
-def follower(model: nn.Module, path: str) -> str | None:
-    """Return the path of what directly follows ``path`` in an ``nn.Sequential`` of ``model``, or None."""
-    parent, _, name = path.rpartition(".")
-    sequence = model.get_submodule(parent)
-    if not path or not _is_run_in_order(sequence):
-        return None
-    following = dict(pairwise(sequence._modules))
-    return None if name not in following else f"{parent}.{following[name]}".removeprefix(".")
-
-
-def _is_run_in_order(module: nn.Module) -> bool:
-    """Return whether ``module`` runs its children one after the other."""
-    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
 
 
 def _reason(norm: nn.Module, layer: nn.Module, *, once: bool, watched: bool) -> str | None:
@@ -138,10 +123,6 @@ def _reason(norm: nn.Module, layer: nn.Module, *, once: bool, watched: bool) -> 
     if not bool(_bias(layer, multiplier, offset).isfinite().all()):
         return "it gives an offset that is not finite"
     return None
-
-
-def _is_watched(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
 
 
 def _is_normal(product: Tensor, scale: Tensor, multiplier: Tensor) -> bool:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from qcore.nn import init
 from qcore.nn.config import MLPConfig
@@ -23,6 +22,8 @@ __all__ = ["MLP", "MLPBlock", "build_mlp"]
 class MLPBlock(nn.Module):
     """LayerNorm - Linear - LayerNorm - ReLU - Dropout; either norm may be absent."""
 
+    in_order: ClassVar[tuple[str, ...]] = ("pre_norm", "linear", "post_norm", "relu", "dropout")
+
     def __init__(
         self,
         in_features: int,
@@ -37,22 +38,25 @@ class MLPBlock(nn.Module):
         self.pre_norm = nn.LayerNorm(in_features) if pre_norm else nn.Identity()
         self.linear = init.linear(in_features, out_features, generator)
         self.post_norm = nn.LayerNorm(out_features) if post_norm else nn.Identity()
+        self.relu = nn.ReLU()
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., out_features)."""
-        out: Tensor = self.dropout(F.relu(self.post_norm(self.linear(self.pre_norm(x)))))
+        out: Tensor = self.dropout(self.relu(self.post_norm(self.linear(self.pre_norm(x)))))
         return out
 
     def plan(self, builder: PlanBuilder, x: Value) -> Value:
         """Say it in the steps of a plan."""
-        for part in (self.pre_norm, self.linear, self.post_norm):
+        for part in (self.pre_norm, self.linear, self.post_norm, self.relu, self.dropout):
             x = builder.lower(part, x)
-        return builder.lower(self.dropout, builder.relu(x))
+        return x
 
 
 class MLP(ScaledNetwork):
     """Blocks of hidden layers and a linear head; takes raw features, (rows, in_features)."""
+
+    in_order: ClassVar[tuple[str, ...]] = ("scaler", "blocks", "head", "rescale")
 
     def __init__(self, config: MLPConfig, generator: torch.Generator) -> None:
         super().__init__(

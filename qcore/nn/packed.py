@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Self, cast
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from qcore.backends.base import Kernel, KernelRequest
 from qcore.backends.choice import BackendChoice, Candidate, choose
+from qcore.backends.plan.base import sum_bound
 from qcore.errors import CalibrationError, ConfigError, UsageError
 from qcore.nn.layers import QuantConv2d, QuantLayer, conv_shape, encode_input, pad_input
 from qcore.quantizers.base import Quantizer
@@ -44,6 +46,7 @@ class PackedLayer(nn.Module):
         input_quantizer: Quantizer or None (weight-only).
         weight_spec: id and config of the quantizer that made the weight, for the record.
         folded: name, beside the layer, of the batch norm that is part of its scales and bias; None for none.
+        sorted_columns: whether its columns, with the neurons before it, stand in another order than in training.
         choice: the backend and kernel that run the layer.
     """
 
@@ -56,6 +59,7 @@ class PackedLayer(nn.Module):
         self.input_quantizer = input
         self.weight_spec = dict(weight_spec)
         self.folded: str | None = None
+        self.sorted_columns = False
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
         self._metadata = weight.metadata()
         for name, tensor in weight.tensors().items():
@@ -107,20 +111,27 @@ class PackedLayer(nn.Module):
             BackendError: none of them can, or the forced one cannot.
         """
         request = self.request()
-        self.choice = choose(request, self.weight, self.bias, candidates, forced=forced)
+        choice = choose(request, self.weight, self.bias, candidates, forced=forced)
+        if self.sorted_columns and not request.integer:  # its sums are those of eval in another order
+            bound = max(choice.kernel.bound, sum_bound(request.weight_shape[1]))
+            choice = replace(choice, kernel=replace(choice.kernel, bound=bound))
+        self.choice = choice
         self._candidates, self._forced, self._coded_input = candidates, forced, request.coded_input
         return self
 
     def describe(self) -> dict[str, Any]:
         """Return what a file says of the layer, as plain JSON data."""
-        quantizer = self.input_quantizer
+        quantizer, weight = self.input_quantizer, self.weight
+        rows_sorted = len(weight.blocks) > 1 and weight.row_order is None
+        places = [name for name, is_so in (("rows", rows_sorted), ("columns", self.sorted_columns)) if is_so]
+        optional = {"folded": self.folded, "sorted": places or None}
         return {
             "kind": "linear" if self.conv is None else "conv2d",
             "weight": self.weight_spec,
-            "packed": self.weight.metadata(),
+            "packed": weight.metadata(),
             "bias": self.bias is not None,
             "input": None if quantizer is None else quantizer.describe(),
-        } | ({} if self.folded is None else {"folded": self.folded})
+        } | {key: value for key, value in optional.items() if value is not None}
 
     def like(self, weight: QTensor, bias: Tensor | None) -> Self:
         """Return such a layer of another ``weight`` and ``bias``; its kernel is not chosen."""

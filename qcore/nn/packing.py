@@ -14,6 +14,7 @@ from qcore.nn.folding import Norm, batch_norms, fold_norms
 from qcore.nn.layers import QuantLayer
 from qcore.nn.packed import PackedLayer, pack_layer
 from qcore.nn.plan.compile import Plan
+from qcore.nn.sorting import Sorting, find_sortings, sort_neurons
 from qcore.registry import Registry
 
 __all__ = ["Explanation", "explain", "pack", "packed_layers", "prepare_layers"]
@@ -30,7 +31,9 @@ def pack(
     """Return ``model`` in eval mode with the weights of its quantized layers packed and their kernels chosen.
 
     Outputs equal those of ``model.eval()`` bit for bit where the arithmetic is integer; elsewhere within the kernel's
-    bound, which is 0 on the reference backend.
+    bound, which is 0 on the reference backend. Where the neurons between two linear layers have several widths, they
+    are sorted by them, see :func:`qcore.nn.sorting.sort_neurons`; a weight-only layer behind them then has a bound on
+    every backend.
 
     Args:
         model: a model that ``qcore.quantize`` made; left alone unless ``inplace``. Layers whose weight has no quantizer
@@ -49,7 +52,7 @@ def pack(
     candidates, forced = find_backends(backend, registry)
     model = (model if inplace else copy.deepcopy(model)).eval()
     packed = packed_layers(model)
-    made = fold_norms(model, packed) if fold else dict[str, nn.Module](packed)
+    made = sort_neurons(model, fold_norms(model, packed) if fold else packed)
     standing = [layer for path, layer in model.named_modules() if path not in made]
     found = dict.fromkeys(layer for layer in (*made.values(), *standing) if isinstance(layer, PackedLayer))
     _prepare(list(found), candidates, forced=forced)
@@ -89,17 +92,20 @@ class Explanation:
             ``{"backend", "reason", "hint"}`` of the backends of higher priority that do not run it. Of a plan's steps
             also ``output``, what is handed over (``floats``, ``uint8 codes`` or ``int8 codes``), and ``why_floats``.
         norms: the batch norms of a packed model: which are folded, and why the others stay.
+        sortings: the pairs of packed layers whose neurons have several widths: which are sorted, and why the others are
+            not.
     """
 
     rows: list[dict[str, Any]]
     norms: list[Norm] = field(default_factory=list)
+    sortings: list[Sorting] = field(default_factory=list)
 
     def __str__(self) -> str:
         if not self.rows:
             return "no packed layer: call qcore.pack(model) first"
         lines = [_line(row) for row in self.rows]
         reasons = {f"  not {r['backend']}: {r['reason']}" for row in self.rows for r in row["refused"]}
-        return "\n".join([*lines, *sorted(reasons), *map(str, self.norms)])
+        return "\n".join([*lines, *sorted(reasons), *map(str, self.norms), *map(str, self.sortings)])
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -112,8 +118,8 @@ def _line(row: dict[str, Any]) -> str:
 def explain(model: nn.Module) -> Explanation:
     """Return what runs each quantized or packed layer of ``model``, and why each better backend was refused.
 
-    Of a packed model, also which batch norms are folded into the layers before them, and why the others are not. Of a
-    plan, each step: ``op`` names what is fused into it.
+    Of a packed model, also which batch norms are folded into the layers before them, which neurons are sorted by their
+    widths, and why others are not. Of a plan, each step: ``op`` names what is fused into it.
     """
     rows = []
     for path, layer in model.named_modules():
@@ -124,7 +130,7 @@ def explain(model: nn.Module) -> Explanation:
         elif isinstance(layer, QuantLayer):
             rows.append(_row(path, type(layer).__name__, "-", "none", "fake-quantized, not packed", 0.0, []))
     packed = any(isinstance(layer, PackedLayer) for layer in model.modules())
-    return Explanation(rows, batch_norms(model) if packed else [])
+    return Explanation(rows, batch_norms(model), find_sortings(model)) if packed else Explanation(rows)
 
 
 def _packed_row(path: str, layer: PackedLayer) -> dict[str, Any]:

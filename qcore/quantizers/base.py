@@ -89,6 +89,17 @@ class Quantizer(nn.Module, ABC):
         """Return what a packed layer keeps of this input quantizer: the same codes, and nothing to train."""
         return self
 
+    def permute_columns(self, order: Tensor) -> bool:
+        """Reorder what this quantizer holds for each column of a layer's input; return False if it does not know how.
+
+        Args:
+            order: int64 (cols,): column i becomes what column ``order[i]`` was.
+
+        By default there is nothing to do where :meth:`scheme` says that one range serves all columns, and no way else.
+        """
+        scheme = self.scheme()
+        return scheme is not None and scheme.columns is None
+
     def describe(self) -> dict[str, Any]:
         """Return id and config, as plain JSON data from which the quantizer can be made again."""
         return {"quantizer": self.spec_id, **self.config.model_dump(mode="json")}

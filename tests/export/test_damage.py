@@ -128,7 +128,7 @@ def test_a_folder_a_missing_and_an_unreadable_file_are_refused(
 
 
 def test_a_later_format_asks_for_an_upgrade(tampered: Tamper) -> None:
-    refused(tampered(lambda header, _: header.update(format="qcore.model/3")), r"(?s)qcore\.model/3.*upgrade qcore-ml")
+    refused(tampered(lambda header, _: header.update(format="qcore.model/4")), r"(?s)qcore\.model/4.*upgrade qcore-ml")
 
 
 def at(*keys: str | int) -> Callable[[object], Callable[[Header, dict[str, Tensor]], None]]:
@@ -179,8 +179,10 @@ TAMPERED = [
     (at(*HEAD, "kind")("conv3d"), "kind"),
     (at(*HEAD, "packed")(None), "packed, or has a quantized input"),
     (at(*HEAD, "bias")(False), "head: bias: False in the file, True in the network"),
-    (at(*HEAD, "folded")("1"), "folded batch norms have the format qcore.model/2"),
-    (at("format")("qcore.model/2"), "folded batch norms have the format qcore.model/2"),
+    (at(*HEAD, "folded")("1"), "of such layers has the format qcore.model/2"),
+    (at("format")("qcore.model/2"), "of such layers has the format qcore.model/1"),
+    (at(*HEAD, "sorted")(["rows"]), "of such layers has the format qcore.model/3"),
+    (at(*HEAD, "sorted")(["neurons"]), "sorted"),
     (at(*PACKED, "cols")(10**30), r"packed\.cols"),
     (at(*PACKED, "cols")(-5), r"packed\.cols"),
     (at(*PACKED, "cols")(6), "head: "),

@@ -83,7 +83,7 @@ def test_norms_stand_where_the_config_puts_them(
     assert isinstance(model, MLP)
     assert isinstance(model.scaler, Standardize)
     for block, (before, after) in zip(model.blocks, (first, second), strict=True):
-        assert [type(part) for part in block.children()] == [before, nn.Linear, after, Dropout]
+        assert [type(part) for part in block.children()] == [before, nn.Linear, after, nn.ReLU, Dropout]
 
 
 def test_no_hidden_layer_leaves_a_linear_model() -> None:

@@ -21,7 +21,7 @@ from qcore_backend_cpu.layout import LONGEST_SEGMENT
 from qcore_backend_cpu.linear import Call, coded_linear_call, linear_call, real_linear_call
 from qcore_backend_cpu.native import ISA_VARIABLE, UNTRIED, chosen_isa, instruction_sets, load
 from qcore_backend_cpu.plan import Assembly, refusal
-from qcore_backend_cpu.prepare import prepare_block
+from qcore_backend_cpu.prepare import columns_refusal, prepare_block
 from qcore_backend_cpu.training import CpuTrainingKernels
 
 if TYPE_CHECKING:
@@ -63,8 +63,9 @@ class CpuBackend(Backend):
             return f"the weight is on {request.device}, and it runs on the CPU"
         if request.scales == "group" and (request.group_size or 0) > _LONGEST_GROUP:
             return f"groups of more than {_LONGEST_GROUP} columns"
-        if request.activation is not None and request.activation.columns is not None:
-            return "inputs with a width for each column"
+        refusal_of_columns = columns_refusal(request)
+        if refusal_of_columns is not None:
+            return refusal_of_columns
         if not request.integer and request.dtype is not torch.float32:
             return f"weight-only layers in {request.dtype}: its float sums are float32"
         if is_decoded(request):

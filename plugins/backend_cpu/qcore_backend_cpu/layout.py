@@ -11,4 +11,4 @@ LONGEST_SEGMENT = 65536
 class Input:
     """How a block's input comes; the values of the C++ ``Input``."""
 
-    DYNAMIC, FIXED, CODED, REAL = range(4)
+    DYNAMIC, FIXED, CODED, REAL, COLUMNS = range(5)

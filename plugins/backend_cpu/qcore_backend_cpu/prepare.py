@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from qcore.backends import KernelRequest
     from qcore.tensor import ActivationScheme, QTensor
 
-__all__ = ["prepare_block"]
+__all__ = ["columns_refusal", "prepare_block"]
 
 _LARGEST_SUM = (1 << 31) - 1
 _LARGEST_CODED = 255
@@ -41,9 +41,12 @@ def prepare_block(
     prepared = native.Preparation(weight.cols, group or 0, step, wide, False)
     kept = _add_weight(prepared, weight, bias, columns)
     prepared.activation(*_activation(request))
+    numbers = _columns(request)
+    if numbers is not None:
+        prepared.columns(numbers.data_ptr())
     block = _memory(prepared.plan(chosen_isa()))
     prepared.fill(block.data_ptr())
-    del kept  # until here the kernels read its memory
+    del kept, numbers  # until here the kernels read its memory
     return block
 
 
@@ -94,10 +97,36 @@ def _activation(request: KernelRequest) -> tuple[int, int, bool, float, float, f
     scheme = request.activation
     if scheme is None:
         return (Input.CODED if request.coded_input else Input.REAL, 8, True, 0.0, 0.0, 0.0, 0.0)
+    if scheme.columns is not None:
+        return (Input.COLUMNS, scheme.bits, scheme.symmetric, 0.0, float(scheme.columns.scale), 0.0, 0.0)
     if not scheme.is_static:
         return (Input.DYNAMIC, scheme.bits, scheme.symmetric, scheme.floor, 0.0, 0.0, 0.0)
     bits, symmetric, scale, inverse, zero = static_numbers(scheme)
     return (Input.FIXED, bits, symmetric, 0.0, scale, inverse, zero)
+
+
+def _columns(request: KernelRequest) -> Tensor | None:
+    """Return inverses, largest codes and steps of the input's columns, float32 (3, cols), if they differ."""
+    columns = None if request.activation is None else request.activation.columns
+    if columns is None:
+        return None
+    return torch.cat([columns.inverse, columns.largest, columns.step]).to("cpu", torch.float32).contiguous()
+
+
+def columns_refusal(request: KernelRequest) -> str | None:
+    """Return why an input whose columns differ cannot be coded here, or None."""
+    scheme = request.activation
+    if scheme is None or scheme.columns is None:
+        return None
+    largest, step = scheme.columns.largest, scheme.columns.step
+    if request.op != "linear" or largest.shape[1] != request.weight_shape[1]:
+        return f"an input with {largest.shape[1]} columns that differ, for a {request.op} of {request.weight_shape}"
+    if scheme.bits > 8 and request.scales == "group":
+        return "inputs of 16 bits with scales for groups of columns"
+    whole = bool(((largest == largest.round()) & (step == step.round())).all())
+    if not whole or not bool(((largest >= 0) & (step >= 1) & (largest * step <= scheme.largest)).all()):
+        return f"columns whose codes leave their grid of {scheme.bits} bits"
+    return None
 
 
 def static_numbers(scheme: ActivationScheme) -> tuple[int, bool, float, float, float]:

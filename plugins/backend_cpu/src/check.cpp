@@ -15,12 +15,26 @@ bool is_bucket(const Header& h, const Bucket& b) {
   const int64_t panel_rows = ROW_BLOCKS * h.lanes;
   if (b.bits < 1 || b.bits > 8 || b.rows < 0 || b.panels != round_up(b.rows, panel_rows) / panel_rows) return false;
   if (b.first_row < -1 || b.first_row > h.rows - b.rows) return false;
+  if (b.nibbles != 0 && (b.nibbles != 1 || b.bits > 2 || h.activation.input != Input::real)) return false;
   if (b.panel_nbytes != h.segments * plane_nbytes(b.bits, h.padded_segment, h.lanes)) return false;
   const int64_t padded = b.panels * panel_rows, numbers = h.segments * padded * 4;
   if (!within(b.data, b.panels * b.panel_nbytes, h.nbytes) || !within(b.offset, numbers, h.nbytes) ||
       !within(b.sum, numbers, h.nbytes) || !within(b.scale, numbers, h.nbytes) ||
       !within(b.bias, padded * 4, h.nbytes) || !within(b.order, padded * 4, h.nbytes)) {
     return false;
+  }
+  return true;
+}
+
+// Whether the codes of all columns are those of their grid: qcore.tensor.columns.
+bool are_columns(const uint8_t* block, const Header& h) {
+  if ((h.activation.bits != 8 && h.activation.bits != 16) || h.grouped > (h.activation.bits == 8)) return false;
+  if (!within(h.columns, 3 * h.cols * int64_t(sizeof(float)), h.nbytes)) return false;
+  const bool wide = h.activation.bits == 16;
+  const float top = h.activation.symmetric ? (wide ? 32760.0f : 126.0f) : (wide ? 65535.0f : 255.0f);
+  const float *largest = at<float>(block, h.columns) + h.cols, *step = largest + h.cols;
+  for (int64_t i = 0; i < h.cols; ++i) {
+    if (!(largest[i] >= 0 && step[i] >= 1 && largest[i] * step[i] <= top)) return false;
   }
   return true;
 }
@@ -53,7 +67,8 @@ bool is_block(const uint8_t* block, int64_t nbytes) {
   }
   if (h.segment < 0 || h.segment > LONGEST_SEGMENT || h.padded_segment != round_up(h.segment, 8)) return false;
   if (h.segments != (h.segment ? (h.cols + h.segment - 1) / h.segment : 1) || (h.segment == 0 && h.cols)) return false;
-  if (h.activation.bits < 1 || h.activation.bits > 8) return false;
+  const bool columned = h.activation.input == Input::columns;
+  if (columned ? !are_columns(block, h) : h.activation.bits < 1 || h.activation.bits > 8) return false;
   for (int i = 0; i < h.buckets; ++i) {
     if (!is_bucket(h, h.bucket[i])) return false;
   }

@@ -52,6 +52,7 @@ struct Product {
   int valid;                 // rows of the panel that exist
   float* y;                  // (rows, y_stride)
   ptrdiff_t y_stride;
+  int32_t* raw;              // (rows, panel rows): where the sums of the codes themselves go, and nothing else; or null
 };
 
 // The same for rows of floats; codes of one plane, with one offset.
@@ -59,6 +60,7 @@ struct RealProduct {
   const uint8_t* plane;
   ptrdiff_t segment_nbytes;
   int bits;
+  bool nibbles;              // of Bucket
   int segments;
   int64_t segment, last_segment;  // columns
   const float* x;            // (rows, stride)
@@ -97,6 +99,18 @@ struct Kernels {
   void (*real_product)(const RealProduct& p, int rows);
 };
 
+struct ByteSums {
+  int64_t codes, low;
+};
+
+// Columns of an input, each with its own clip and width: float (n,) each.
+struct InputColumns {
+  const float* inverse;
+  const float* largest;
+  const float* step;
+  bool symmetric;
+};
+
 // From a row of activations to its codes.
 struct RowCoding {
   // Range of a row: low <= 0 <= high.
@@ -108,6 +122,11 @@ struct RowCoding {
 
   // The same where every product is NaN or between -127 and 127, and `less` is 0; or null.
   int64_t (*encode_within)(const float* x, int64_t n, float inverse, int8_t* codes, bool* nan);
+
+  // code = clamp(round(x * inverse), -largest or 0, largest) * step of each column. If `low` is null: codes = code - less.
+  // Else code = 256 * high + low of 0 to 255; codes = high - less, low = low - 128. Returns the sums of the bytes.
+  ByteSums (*encode_columns)(const float* x, int64_t n, const InputColumns& columns, int less, int8_t* codes, int8_t* low,
+                             bool* nan);
 };
 
 // What touches floats or single rows; instruction sets share these.

@@ -9,7 +9,7 @@ namespace qcore {
 constexpr Kernels AVX512VNNI_ = Steps<Avx512Vnni>::table("avx512vnni", 1, real_product512);
 extern const Kernels AVX512VNNI = AVX512VNNI_;
 
-constexpr RowCoding AVX512_CODING_ = {range512, encode512, encode_within512};
+constexpr RowCoding AVX512_CODING_ = {range512, encode512, encode_within512, encode_columns512};
 extern const RowCoding AVX512_CODING = AVX512_CODING_;
 
 }  // namespace qcore

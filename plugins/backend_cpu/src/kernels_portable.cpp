@@ -9,7 +9,7 @@ constexpr Kernels PORTABLE_ = Steps<Emulated<8, 4>>::table("portable", 2);
 constexpr Kernels EMULATED512_ = Steps<Emulated<16, 4>>::table("emulated512", 2);
 extern const Kernels PORTABLE = PORTABLE_;
 extern const Kernels EMULATED512 = EMULATED512_;
-extern const RowCoding PORTABLE_CODING = {range, encode, nullptr};
+extern const RowCoding PORTABLE_CODING = {range, encode, nullptr, encode_columns};
 extern const RowKernels PORTABLE_ROWS = {sum, scale, widen, real_gemm, real_scale, transpose,
                                       transpose_bytes, finite_range, fake, finish};
 

@@ -15,22 +15,22 @@
 
 namespace qcore {
 
-constexpr uint64_t MAGIC = 0x33555043726f6371;  // "qcorCPU3"
+constexpr uint64_t MAGIC = 0x34555043726f6371;  // "qcorCPU4"
 constexpr int ROW_BLOCKS = 4;
 constexpr int MAX_BUCKETS = 8;
 constexpr int MAX_PLANES = 3;
 constexpr int64_t LONGEST_SEGMENT = 65536;  // 255 * 128 * 65536 < 2**31, and so is every scaled plane's sum
 constexpr int64_t ALIGNMENT = 64;
 
-enum class Input : int32_t { dynamic = 0, fixed = 1, coded = 2, real = 3 };
+enum class Input : int32_t { dynamic = 0, fixed = 1, coded = 2, real = 3, columns = 4 };
 
 // How a layer's input becomes integer codes: qcore.tensor.ActivationScheme.
 struct Activation {
   Input input;
-  int32_t bits;
+  int32_t bits;      // with columns 8 or 16: those of 16 are split into two bytes, each a row of codes
   int32_t symmetric;
   float floor;       // dynamic and symmetric: lower limit of the bound
-  float scale;       // fixed
+  float scale;       // fixed, and columns
   float inverse;     // fixed
   float zero_point;  // fixed and affine
 };
@@ -42,6 +42,7 @@ struct Bucket {
   int32_t panels;
   int32_t first_row;     // of the output, where the rows follow one another; -1: see order
   int32_t uniform;       // all offsets are equal
+  int32_t nibbles;       // the bits of the four, or two, columns that a look-up takes lie together: lookups_avx512.hpp
   int64_t data;          // panels
   int64_t panel_nbytes;
   int64_t offset;        // int32 (panels, segments, panel rows): the code of u is step * u + offset, zero point included
@@ -66,8 +67,10 @@ struct Header {
   int32_t wide;            // the integer sum needs 64 bits
   int32_t buckets;
   int32_t relu;
+  int32_t granule;         // narrower rows fill the panels of wider ones up to a multiple of so many rows
   int32_t isa;             // id of the instruction set that it was prepared for (machine.hpp)
   Activation activation;
+  int64_t columns;         // Input::columns: float (3, cols), their inverses, largest codes and steps
   Bucket bucket[MAX_BUCKETS];
 };
 
@@ -102,6 +105,9 @@ inline int64_t segment_length(const Header& h, int64_t s) {
   const int64_t left = h.cols - s * h.segment;
   return left < h.segment ? left : h.segment;
 }
+
+// Rows of codes that a row of activations becomes: the high bytes and the low ones of 16-bit codes, or one.
+inline int code_rows(const Header& h) { return h.activation.input == Input::columns && h.activation.bits == 16 ? 2 : 1; }
 
 inline const Header& header_of(const uint8_t* block) { return *reinterpret_cast<const Header*>(block); }
 

@@ -80,6 +80,30 @@ Token copy_row(const Machine& machine, const Header& h, const Bytes& from, int64
   return {from.nan[row] ? std::numeric_limits<float>::quiet_NaN() : c.scale, c.step, c.shift};
 }
 
+// Codes of columns that differ: of 16 bits, their high bytes and then, `stride` further, their low ones.
+void encode_columns(const Machine& machine, const uint8_t* block, const float* x, int8_t* codes, int64_t stride,
+                    int32_t* totals, Token* tokens) {
+  const Header& h = header_of(block);
+  const bool wide = code_rows(h) > 1;
+  const int shift = h.activation.symmetric ? 0 : 128;  // of one byte, or of the high one; low bytes are unsigned
+  const float* numbers = at<float>(block, h.columns);
+  bool nan = false;
+  for (int64_t s = 0; s < h.segments; ++s) {
+    const int64_t n = segment_length(h, s), k = s * h.segment;
+    const InputColumns columns{numbers + k, numbers + h.cols + k, numbers + 2 * h.cols + k, bool(h.activation.symmetric)};
+    int8_t *to = codes + s * h.padded_segment, *low = wide ? to + stride : nullptr;
+    const ByteSums sums = machine.coding->encode_columns(x + k, n, columns, shift, to, low, &nan);
+    std::memset(to + n, 0, size_t(h.padded_segment - n));
+    totals[s] = int32_t(sums.codes + n * shift);
+    if (!wide) continue;
+    std::memset(low + n, 0, size_t(h.padded_segment - n));
+    totals[h.segments + s] = int32_t(sums.low + n * 128);
+  }
+  const float scale = nan ? std::numeric_limits<float>::quiet_NaN() : h.activation.scale;
+  tokens[0] = {scale, 1, shift};
+  if (wide) tokens[1] = {scale, 1, 128};
+}
+
 Token encode_row(const Machine& machine, const Header& h, const Source& from, int64_t row, int8_t* codes,
                  int32_t* totals) {
   if (from.bytes.codes) return copy_row(machine, h, from.bytes, row, codes, totals);
@@ -147,11 +171,11 @@ void run_linear(const Machine& machine, const uint8_t* block, const Source& from
   const Header& h = header_of(block);
   if (h.activation.input == Input::real) return run_reals(machine, block, from.x, rows, y, threads);
   const int64_t stride = codes_stride(h), most = rows < ROWS_AT_ONCE ? rows : ROWS_AT_ONCE;
-  const int64_t panels = panels_of(h);
+  const int64_t panels = panels_of(h), parts = code_rows(h);
   Buffers buffers;
-  int8_t* codes = buffers.code_buffer(most * stride);
-  Token* tokens = buffers.token_buffer(most);
-  int32_t* totals = buffers.total_buffer(most * h.segments);
+  int8_t* codes = buffers.code_buffer(most * parts * stride);
+  Token* tokens = buffers.token_buffer(most * parts);
+  int32_t* totals = buffers.total_buffer(most * parts * h.segments);
   for (int64_t m = 0; m < rows; m += most) {
     const int64_t n = rows - m < most ? rows - m : most;
     const int64_t work = n * h.cols * h.rows;
@@ -159,16 +183,23 @@ void run_linear(const Machine& machine, const uint8_t* block, const Source& from
     const int64_t blocks = n >= 16 ? (n + 7) / 8 : 1, each = (n + blocks - 1) / blocks;
     parallel_for(use, blocks, [&](int64_t i) {
       for (int64_t r = i * each; r < n && r < (i + 1) * each; ++r) {
-        tokens[r] = encode_row(machine, h, from, m + r, codes + r * stride, totals + r * h.segments);
+        int8_t* to = codes + r * parts * stride;
+        int32_t* sums = totals + r * parts * h.segments;
+        if (h.activation.input == Input::columns) {
+          encode_columns(machine, block, from.x + (m + r) * h.cols, to, stride, sums, tokens + r * parts);
+        } else {
+          tokens[r] = encode_row(machine, h, from, m + r, to, sums);
+        }
       }
     });
-    const bool simple = plain(tokens, n);
+    const bool simple = plain(tokens, n * parts);
     const int64_t pieces = pieces_of(use, panels, n), piece = (n + pieces - 1) / pieces;
     parallel_for(use, panels * pieces, [&](int64_t i) {
       const int64_t first = i % pieces * piece, left = n - first;
       if (left <= 0) return;
-      const Codes coded_rows{codes + first * stride, stride, tokens + first, totals + first * h.segments,
-                             left < piece ? left : piece, simple, 1, 0};
+      const int64_t at_code = first * parts, count = (left < piece ? left : piece) * parts;
+      const Codes coded_rows{codes + at_code * stride, stride, tokens + at_code, totals + at_code * h.segments, count,
+                             simple, 1, 0};
       run_panel(machine, block, i / pieces, coded_rows, Output{y + (m + first) * h.rows, h.rows, 1});
     });
   }

@@ -71,6 +71,8 @@ struct Preparation {
     stored.activation = {Input(input), bits, symmetric, floor, scale, inverse, zero_point};
   }
 
+  void columns(uintptr_t numbers) { stored.input_columns = pointer<float>(numbers); }
+
   int64_t plan(const std::string& isa) {
     const int32_t index = index_of(isa);
     header = qcore::plan(stored, *instruction_sets()[size_t(index)].machine.kernels);
@@ -204,6 +206,7 @@ NB_MODULE(_kernels, m) {
       .def("scales", &Preparation::scales)
       .def("rows", &Preparation::rows)
       .def("activation", &Preparation::activation)
+      .def("columns", &Preparation::columns)
       .def("plan", &Preparation::plan)
       .def("fill", &Preparation::fill, release());
   m.def("advise", &advise);

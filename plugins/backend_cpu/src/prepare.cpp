@@ -40,6 +40,48 @@ void put(uint8_t* plane, const Plane& p, int lanes, int64_t column, int panel_ro
   }
 }
 
+// Stored rows that become one bucket, those of narrower widths among them with their codes as such of its width.
+struct Range {
+  int bits;
+  int offset;
+  int64_t first, rows;
+};
+
+bool widths_ascend(const std::vector<StoredBlock>& blocks) {
+  for (size_t i = 1; i < blocks.size(); ++i) {
+    if (blocks[i].bits <= blocks[i - 1].bits || blocks[i].trits || blocks[i - 1].trits) return false;
+  }
+  return true;
+}
+
+// A width's last panel, or granule of it, would hold rows that do not exist: narrower rows take their places, so that rows
+// of several widths cost no more than those of one. The widest come first, because what takes longest had better start
+// first.
+std::vector<Range> ranges_of(const Stored& stored, int64_t granule) {
+  int64_t end = 0;
+  for (const StoredBlock& block : stored.blocks) end += block.rows;
+  const bool fill = widths_ascend(stored.blocks);
+  std::vector<Range> ranges;
+  int64_t start = end;
+  for (size_t i = stored.blocks.size(); i-- > 0;) {
+    const StoredBlock& block = stored.blocks[i];
+    start -= block.rows;
+    const int64_t left = end - start, padded = fill ? round_up(left, granule) : left;
+    const int64_t rows = left <= 0 ? 0 : padded < end ? padded : end;
+    if (rows || (i == 0 && ranges.empty())) ranges.push_back({block.bits, block.offset, end - rows, rows});
+    end -= rows;
+  }
+  return ranges;
+}
+
+// The same for look-ups: the columns of a nibble of 1-bit codes are a quad's, of 2-bit codes a quad's halves'.
+void put_nibble(uint8_t* plane, int bits, int lanes, int64_t column, int panel_row, uint8_t code) {
+  const int r = panel_row / lanes, lane = panel_row % lanes, j = int(column % 4);
+  const int64_t quad = column / 4, vector = bits == 1 ? quad / 2 : quad;
+  const int bit = bits == 1 ? 4 * (r + 4 * int(quad & 1)) + j : 4 * (2 * r + j / 2) + 2 * (j % 2);
+  plane[vector * 4 * lanes + lane * 4 + bit / 8] |= uint8_t(code << (bit % 8));
+}
+
 template <class T>
 T* place(uint8_t* block, int64_t offset) {
   return reinterpret_cast<T*>(block + offset);
@@ -51,15 +93,20 @@ struct Filler {
   uint8_t* out;
   std::vector<uint8_t> decoded, row;
 
-  void bucket(int index, int64_t first) {
-    const Bucket& b = h.bucket[index];
-    const StoredBlock& from = stored.blocks[size_t(index)];
+  void bucket(const Bucket& b, const Range& range) {
+    size_t index = 0;
+    int64_t before = 0;  // rows of the blocks before
     for (int64_t i = 0; i < b.rows; ++i) {
-      decode_row(from, i, h.cols, decoded.data());
-      for (int64_t k = 0; k < h.cols; ++k) row[size_t(k)] = decoded[size_t(stored.columns ? stored.columns[k] : k)];
-      const int64_t target = stored.order ? stored.order[first + i] : first + i;
+      const int64_t at = range.first + i;
+      while (at >= before + stored.blocks[index].rows) before += stored.blocks[index++].rows;
+      const StoredBlock& from = stored.blocks[index];
+      decode_row(from, at - before, h.cols, decoded.data());
+      const uint8_t up = uint8_t((from.offset - range.offset) / stored.step);
+      for (int64_t k = 0; k < h.cols; ++k) {
+        row[size_t(k)] = uint8_t(decoded[size_t(stored.columns ? stored.columns[k] : k)] + up);
+      }
       codes(b, i);
-      numbers(b, from, i, target);
+      numbers(b, range.offset, i, stored.order ? stored.order[at] : at);
     }
   }
 
@@ -70,7 +117,9 @@ struct Filler {
     for (int64_t s = 0, k = 0; s < h.segments; ++s) {
       for (int p = 0; p < planes.count; ++p) {
         for (int64_t j = 0; j < segment_length(h, s); ++j) {
-          put(panel, planes.plane[p], h.lanes, j, int(i % panel_rows), row[size_t(k + j)]);
+          const int panel_row = int(i % panel_rows);
+          if (b.nibbles) put_nibble(panel, b.bits, h.lanes, j, panel_row, row[size_t(k + j)]);
+          else put(panel, planes.plane[p], h.lanes, j, panel_row, row[size_t(k + j)]);
         }
         panel += plane_nbytes(planes.plane[p].bits, h.padded_segment, h.lanes);
       }
@@ -78,7 +127,7 @@ struct Filler {
     }
   }
 
-  void numbers(const Bucket& b, const StoredBlock& from, int64_t i, int64_t target) {
+  void numbers(const Bucket& b, int offset, int64_t i, int64_t target) {
     const int64_t panel_rows = ROW_BLOCKS * h.lanes, scales = stored.group ? h.segments : 1;
     for (int64_t s = 0, k = 0; s < h.segments; ++s) {
       const int64_t from_scale = (stored.scale_rows ? target * scales : 0) + (stored.group ? s : 0);
@@ -86,7 +135,7 @@ struct Filler {
       const int64_t place_of = (i / panel_rows * h.segments + s) * panel_rows + i % panel_rows;
       int64_t total = 0;
       for (int64_t j = 0; j < segment_length(h, s); ++j) total += row[size_t(k++)];
-      place<int32_t>(out, b.offset)[place_of] = from.offset - zero;
+      place<int32_t>(out, b.offset)[place_of] = offset - zero;
       place<int32_t>(out, b.sum)[place_of] = int32_t(total);
       place<float>(out, b.scale)[place_of] = stored.scale[from_scale];
     }
@@ -95,13 +144,14 @@ struct Filler {
   }
 };
 
-void plan_bucket(const Stored& stored, const Kernels& kernels, const StoredBlock& from, Header& h, Bucket& b) {
+void plan_bucket(const Stored& stored, const Kernels& kernels, const Range& from, Header& h, Bucket& b) {
   const int64_t panel_rows = ROW_BLOCKS * kernels.lanes;
   b.bits = from.bits;
   b.rows = int32_t(from.rows);
   b.panels = int32_t(round_up(from.rows, panel_rows) / panel_rows);
-  b.first_row = stored.order ? -1 : int32_t(h.rows);
+  b.first_row = stored.order ? -1 : int32_t(from.first);
   b.uniform = stored.zero_point == nullptr;
+  b.nibbles = b.uniform && b.bits <= 2 && kernels.real_product && h.activation.input == Input::real;
   b.panel_nbytes = h.segments * plane_nbytes(from.bits, h.padded_segment, kernels.lanes);
   const int64_t padded = b.panels * panel_rows;
   auto take = [&](int64_t nbytes) {
@@ -137,24 +187,30 @@ Header plan(const Stored& stored, const Kernels& kernels) {
   h.step = stored.step;
   h.grouped = stored.group > 0;
   h.wide = !h.grouped && (stored.wide || h.segments > 1);
-  h.buckets = int32_t(stored.blocks.size());
+  // Products of floats skip row blocks that are empty, others take whole panels.
+  const bool skips = stored.activation.input == Input::real && !stored.zero_point && kernels.real_product;
+  h.granule = skips ? kernels.lanes : ROW_BLOCKS * kernels.lanes;
+  const std::vector<Range> ranges = ranges_of(stored, h.granule);
+  h.buckets = int32_t(ranges.size());
   h.relu = stored.relu;
   h.activation = stored.activation;
-  for (int i = 0; i < h.buckets; ++i) plan_bucket(stored, kernels, stored.blocks[size_t(i)], h, h.bucket[i]);
+  h.columns = h.nbytes;
+  if (stored.input_columns) h.nbytes = round_up(h.nbytes + 3 * h.cols * int64_t(sizeof(float)), ALIGNMENT);
+  for (int i = 0; i < h.buckets; ++i) plan_bucket(stored, kernels, ranges[size_t(i)], h, h.bucket[i]);
   return h;
 }
 
 void fill(const Stored& stored, const Header& header, uint8_t* out) {
   std::memset(out, 0, size_t(header.nbytes));
   std::memcpy(out, &header, sizeof header);
+  if (stored.input_columns) {
+    std::memcpy(out + header.columns, stored.input_columns, size_t(3 * header.cols) * sizeof(float));
+  }
   Filler filler{stored, header, out, {}, {}};
   filler.decoded.resize(size_t(header.cols) + 8);
   filler.row.resize(size_t(header.cols) + 8);
-  int64_t first = 0;
-  for (int i = 0; i < header.buckets; ++i) {
-    filler.bucket(i, first);
-    first += header.bucket[i].rows;
-  }
+  const std::vector<Range> ranges = ranges_of(stored, header.granule);
+  for (int i = 0; i < header.buckets; ++i) filler.bucket(header.bucket[i], ranges[size_t(i)]);
 }
 
 }  // namespace qcore

@@ -31,6 +31,7 @@ struct Stored {
   const int32_t* order;       // stored row -> row of the output, or null
   const int32_t* columns;     // column of the panel -> stored column, or null
   Activation activation;
+  const float* input_columns;  // (3, cols), or null
 };
 
 // The header of the block that `stored` makes; its nbytes says what to allocate.

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "memory.hpp"
+#include "panel_parts.hpp"
 
 namespace qcore {
 namespace {
@@ -11,27 +12,7 @@ constexpr int MOST_PANEL_ROWS = ROW_BLOCKS * 16;
 constexpr int UNPACKED_NBYTES = 16384;  // half of the smallest L1
 constexpr int FEW = 24;                 // rows of floats for which no tile of floats is made
 constexpr int CHUNK = 96;               // rows of activations whose sums are held at once
-
-// Part of a width whose unpacked codes one matrix product takes; 16-bit sums want few bits at a time.
-struct Part {
-  Planes planes;
-  int first;  // index of its first plane
-  int bits;
-  int shift;
-};
-
-struct Parts {
-  int count;
-  Part part[2];
-};
-
-Parts parts_of(int bits) {
-  const Planes all = planes_of(bits, true);
-  if (bits < 7) return {1, {{all, 0, bits, 0}}};
-  const Part low{{1, {{4, 0}}}, 0, 4, 0};
-  if (bits == 8) return {2, {low, {{1, {{4, 0}}}, 1, 4, 4}}};
-  return {2, {low, {{2, {{2, 0}, {1, 2}}}, 1, 3, 4}}};
-}
+constexpr int WIDE_CHUNK = 15;          // the same for sums of 64 bits: 30 rows of bytes are whole register tiles
 
 struct Panel {
   const Machine& machine;
@@ -55,6 +36,7 @@ struct Panel {
 
   // sums (rows, PANEL) = codes of segment s . x
   void sums(int64_t s, const Codes& x, int64_t m, int count, int32_t* sums) const {
+    if (machine.kernels->product && count > machine.kernels->gemv_limit) return raw_sums(s, x, m, count, sums);
     const int panel_rows = ROW_BLOCKS * h.lanes;
     std::memset(sums, 0, sizeof(int32_t) * size_t(count) * size_t(panel_rows));
     const int pairs = int(round_up(segment_length(h, s), 8) / 8);
@@ -73,6 +55,22 @@ struct Panel {
     }
     const Parts parts = parts_of(b.bits);
     for (int p = 0; p < parts.count; ++p) product(parts.part[p], segment(s), codes, x.stride, count, pairs, sums);
+  }
+
+  void raw_sums(int64_t s, const Codes& x, int64_t m, int count, int32_t* sums) const {
+    Product p{};
+    p.planes = planes_of(b.bits, h.split8);
+    p.plane = segment(s);
+    if (p.planes.count > 1) {
+      p.plane = unpacked() + s * plane_nbytes(8, h.padded_segment, h.lanes);
+      p.planes = planes_of(8, false);
+    }
+    p.segments = p.pieces = 1;
+    p.pairs = p.last_pairs = int(round_up(segment_length(h, s), 8) / 8);
+    p.codes = x.codes + m * x.stride + s * h.padded_segment;
+    p.codes_stride = x.stride;
+    p.raw = sums;
+    machine.kernels->product(p, count);
   }
 
   void product(const Part& part, const uint8_t* start, const int8_t* codes, int64_t stride, int count, int pairs,
@@ -181,35 +179,47 @@ struct Panel {
     const int32_t* order = at<int32_t>(block, b.order) + first;
     for (int i = 0; i < count; ++i) {
       float* to = out.y + (m + i) * out.row_stride;
-      for (int r = 0; r < rows; ++r) to[order[r] * out.column_stride] = y[i * stride + r];
+      if (out.column_stride == 1) scatter(y + i * stride, order, rows, to);
+      else for (int r = 0; r < rows; ++r) to[order[r] * out.column_stride] = y[i * stride + r];
     }
   }
 
   bool direct(const Output& out) const { return b.first_row >= 0 && out.column_stride == 1; }
 
-  // Integer sums of 64 bits over all segments.
-  void run_wide(const Codes& x, const Output& out, int64_t m) const {
-    alignas(64) int32_t part[MOST_PANEL_ROWS];
-    int64_t acc[MOST_PANEL_ROWS] = {};
-    alignas(64) float y[MOST_PANEL_ROWS];
+  // Integer sums of 64 bits over all segments, of codes of one byte or two.
+  void run_wide(const Codes& x, const Output& out, int64_t m, int count) const {
+    alignas(64) int32_t part[2 * WIDE_CHUNK * MOST_PANEL_ROWS];
+    int64_t acc[WIDE_CHUNK * MOST_PANEL_ROWS] = {};
+    alignas(64) float y[WIDE_CHUNK * MOST_PANEL_ROWS];
     const uint8_t* block = reinterpret_cast<const uint8_t*>(&h);
-    const Token& token = x.tokens[m];
+    const int panel_rows = ROW_BLOCKS * h.lanes, parts = code_rows(h);
     for (int64_t s = 0; s < h.segments; ++s) {
-      sums(s, x, m, 1, part);
+      sums(s, x, m * parts, count * parts, part);
       const int64_t at_row = numbers_of(s);
       const int32_t *offset = at<int32_t>(block, b.offset) + at_row, *sum = at<int32_t>(block, b.sum) + at_row;
-      for (int r = 0; r < rows; ++r) {
-        acc[r] += int64_t(h.step) * token.step * part[r] + int64_t(offset[r]) * x.totals[m * h.segments + s] +
-                  int64_t(h.step) * token.shift * sum[r];
+      for (int i = 0; i < count * parts; ++i) {
+        const Token& token = x.tokens[m * parts + i];
+        const int64_t total = x.totals[(m * parts + i) * h.segments + s];
+        const int64_t unit = parts == 2 && i % 2 == 0 ? 256 : 1;  // the high bytes come first
+        const int64_t step = unit * h.step * token.step, shift = unit * h.step * token.shift;
+        const int32_t* from = part + i * panel_rows;
+        int64_t* to = acc + i / parts * panel_rows;
+        for (int r = 0; r < rows; ++r) to[r] += step * from[r] + unit * total * offset[r] + shift * sum[r];
       }
     }
     const float* scale = at<float>(block, b.scale) + numbers_of(0);
-    for (int r = 0; r < rows; ++r) {
-      const float factor = token.scale * scale[r];
-      y[r] = float(acc[r]) * factor;
+    for (int i = 0; i < count; ++i) {
+      const float x_scale = x.tokens[(m + i) * parts].scale;
+      for (int r = 0; r < rows; ++r) {
+        const float factor = x_scale * scale[r];
+        y[i * panel_rows + r] = float(acc[i * panel_rows + r]) * factor;
+      }
     }
-    store(y, rows, 1, out, m);
-    if (direct(out)) std::memcpy(target(out, m), y, sizeof(float) * size_t(rows));
+    store(y, panel_rows, count, out, m);
+    if (!direct(out)) return;
+    for (int i = 0; i < count; ++i) {
+      std::memcpy(target(out, m + i), y + i * panel_rows, sizeof(float) * size_t(rows));
+    }
   }
 
   float* target(const Output& out, int64_t m) const { return out.y + m * out.row_stride + b.first_row + first; }
@@ -244,7 +254,8 @@ struct Panel {
       for (int i = 0; i < planes.count; ++i) {
         plane[i] = segment(s) + plane_start(i) + plane_nbytes(planes.plane[i].bits, k, h.lanes);
       }
-      machine.kernels->unpack(planes, plane, pairs, unpacked);
+      if (b.nibbles) unpack_nibbles(plane[0], b.bits, h.lanes, pairs, unpacked);
+      else machine.kernels->unpack(planes, plane, pairs, unpacked);
       machine.rows->widen(unpacked, 2 * pairs, h.lanes, h.step, offset, tile);
       machine.rows->real_gemm(tile, n, ROW_BLOCKS * h.lanes, x.x + m * x.stride + s * h.segment + k, x.stride, count,
                               sums);
@@ -269,6 +280,7 @@ struct Panel {
     store(y, stride, count, out, m);
   }
 
+  // Straight from the codes; without a tile of floats.
   void run_few(const Reals& x, const Output& out) const {
     alignas(64) float held[FEW * MOST_PANEL_ROWS];
     const uint8_t* block = reinterpret_cast<const uint8_t*>(&h);
@@ -276,11 +288,11 @@ struct Panel {
     const bool together = planes_of(b.bits, h.split8).count == 1;
     p.plane = together ? data : unpacked();
     p.bits = together ? b.bits : 8;
+    p.nibbles = b.nibbles;
     p.segment_nbytes = plane_nbytes(p.bits, h.padded_segment, h.lanes);
     p.segments = int(h.segments);
     p.segment = h.segment;
     p.last_segment = segment_length(h, h.segments - 1);
-    p.x = x.x;
     p.stride = x.stride;
     p.step = h.step;
     p.offset = *at<int32_t>(block, b.offset);
@@ -288,22 +300,30 @@ struct Panel {
     p.bias = at<float>(block, b.bias) + first;
     p.relu = h.relu;
     p.valid = rows;
-    p.y = direct(out) ? target(out, 0) : held;
     p.y_stride = direct(out) ? out.row_stride : ROW_BLOCKS * h.lanes;
-    machine.kernels->real_product(p, int(x.rows));
-    if (!direct(out)) place(held, p.y_stride, int(x.rows), out, 0);
+    for (int64_t m = 0; m < x.rows; m += FEW) {
+      const int count = int(x.rows - m < FEW ? x.rows - m : FEW);
+      p.x = x.x + m * x.stride;
+      p.y = direct(out) ? target(out, m) : held;
+      machine.kernels->real_product(p, count);
+      if (!direct(out)) place(held, p.y_stride, count, out, m);
+    }
   }
 
   void run(const Reals& x, const Output& out) const {
-    if (machine.kernels->real_product && b.uniform && x.rows <= FEW) return run_few(x, out);
+    const bool few = x.rows <= FEW || 2 * rows <= ROW_BLOCKS * h.lanes || b.nibbles;
+    if (machine.kernels->real_product && b.uniform && few) return run_few(x, out);
     for (int64_t m = 0; m < x.rows; m += CHUNK) {
       run_reals(x, out, m, int(x.rows - m < CHUNK ? x.rows - m : CHUNK));
     }
   }
 
   void run(const Codes& x, const Output& out) const {
-    if (h.wide) {
-      for (int64_t m = 0; m < x.rows; ++m) run_wide(x, out, m);
+    if (h.wide || code_rows(h) > 1) {
+      const int64_t count = x.rows / code_rows(h);
+      for (int64_t m = 0; m < count; m += WIDE_CHUNK) {
+        run_wide(x, out, m, int(count - m < WIDE_CHUNK ? count - m : WIDE_CHUNK));
+      }
       return;
     }
     if (machine.kernels->product) return run_product(x, out);

@@ -11,11 +11,35 @@
 namespace qcore {
 namespace {
 
+// Bias, ReLU and the rows that exist, of row `row` of the activations.
+template <int B>
+inline __attribute__((always_inline)) void finish_reals(const RealProduct& p, int row, const __m512 (&y)[B]) {
+  for (int r = 0; r < B && 16 * r < p.valid; ++r) {
+    const int left = p.valid - 16 * r;
+    const __mmask16 valid = left < 16 ? __mmask16((1u << left) - 1) : __mmask16(0xFFFF);
+    __m512 v = _mm512_add_ps(y[r], _mm512_loadu_ps(p.bias + 16 * r));
+    if (p.relu) v = _mm512_max_ps(_mm512_setzero_ps(), v);  // NaN stays: the second is returned
+    _mm512_mask_storeu_ps(p.y + row * p.y_stride + 16 * r, valid, v);
+  }
+}
+
+}  // namespace
+}  // namespace qcore
+
+#include "lookups_avx512.hpp"
+
+namespace qcore {
+namespace {
+
 constexpr int REAL_ROWS = 5;  // rows of activations at once: their sums take 20 registers
 
-template <int P>
+// B: row blocks of the panel that hold rows.
+template <int P, int B>
 struct Reals512 {
   static constexpr int VECTOR = 64, PANEL = ROW_BLOCKS * 16;
+
+  // Sums of every second or fourth column, added up at the end, where few sums would wait for one another.
+  static constexpr int chains(int rows) { return rows * B >= 8 ? 1 : rows * B >= 4 ? 2 : 4; }
 
   // The vector that holds row block r of quad `half` of a pair, and the place of its field.
   static constexpr int vector_of(int half, int r) {
@@ -46,8 +70,10 @@ struct Reals512 {
 
   template <int HALF, int J, int ROWS>
   static inline __attribute__((always_inline)) void column(const uint8_t* w, const float* x, ptrdiff_t stride,
-                                                           const Numbers& numbers, __m512 (&acc)[ROWS][4]) {
-    _Pragma("GCC unroll 4") for (int r = 0; r < 4; ++r) {
+                                                           const Numbers& numbers,
+                                                           __m512 (&sums)[chains(ROWS)][ROWS][B]) {
+    auto& acc = sums[J % chains(ROWS)];
+    _Pragma("GCC unroll 4") for (int r = 0; r < B; ++r) {
       const __m512i v = _mm512_loadu_si512(w + vector_of(HALF, r) * VECTOR);
       const __m512 code = numbers.of(v, 8 * J + place_of(HALF, r));
       _Pragma("GCC unroll 5") for (int m = 0; m < ROWS; ++m) {
@@ -59,7 +85,8 @@ struct Reals512 {
   // The first n columns of a quad.
   template <int HALF, int ROWS>
   static inline __attribute__((always_inline)) void quad(const uint8_t* w, const float* x, ptrdiff_t stride,
-                                                         int64_t n, const Numbers& numbers, __m512 (&acc)[ROWS][4]) {
+                                                         int64_t n, const Numbers& numbers,
+                                                         __m512 (&acc)[chains(ROWS)][ROWS][B]) {
     if (n > 0) column<HALF, 0, ROWS>(w, x, stride, numbers, acc);
     if (n > 1) column<HALF, 1, ROWS>(w, x + 1, stride, numbers, acc);
     if (n > 2) column<HALF, 2, ROWS>(w, x + 2, stride, numbers, acc);
@@ -69,14 +96,16 @@ struct Reals512 {
   template <int ROWS>
   static void tile(const RealProduct& p, int first) {
     const Numbers numbers(p);
-    __m512 y[ROWS][4];
+    __m512 y[ROWS][B];
     _Pragma("GCC unroll 5") for (int m = 0; m < ROWS; ++m) {
-      for (int r = 0; r < 4; ++r) y[m][r] = _mm512_setzero_ps();
+      for (int r = 0; r < B; ++r) y[m][r] = _mm512_setzero_ps();
     }
     for (int segment = 0; segment < p.segments; ++segment) {
-      __m512 acc[ROWS][4];
-      _Pragma("GCC unroll 5") for (int m = 0; m < ROWS; ++m) {
-        for (int r = 0; r < 4; ++r) acc[m][r] = _mm512_setzero_ps();
+      __m512 acc[chains(ROWS)][ROWS][B];
+      for (int c = 0; c < chains(ROWS); ++c) {
+        _Pragma("GCC unroll 5") for (int m = 0; m < ROWS; ++m) {
+          for (int r = 0; r < B; ++r) acc[c][m][r] = _mm512_setzero_ps();
+        }
       }
       const uint8_t* w = p.plane + segment * p.segment_nbytes;
       const float* x = p.x + first * p.stride + segment * p.segment;
@@ -89,20 +118,14 @@ struct Reals512 {
       quad<1, ROWS>(w, x + 4, p.stride, n - 4, numbers, acc);
       const float* scale = p.scale + ptrdiff_t(segment) * PANEL;
       _Pragma("GCC unroll 5") for (int m = 0; m < ROWS; ++m) {
-        for (int r = 0; r < 4; ++r) {
-          y[m][r] = _mm512_add_ps(y[m][r], _mm512_mul_ps(acc[m][r], _mm512_loadu_ps(scale + 16 * r)));
+        for (int r = 0; r < B; ++r) {
+          __m512 sum = acc[0][m][r];
+          for (int c = 1; c < chains(ROWS); ++c) sum = _mm512_add_ps(sum, acc[c][m][r]);
+          y[m][r] = _mm512_add_ps(y[m][r], _mm512_mul_ps(sum, _mm512_loadu_ps(scale + 16 * r)));
         }
       }
     }
-    _Pragma("GCC unroll 5") for (int m = 0; m < ROWS; ++m) {
-      for (int r = 0; r < 4 && 16 * r < p.valid; ++r) {
-        const int left = p.valid - 16 * r;
-        const __mmask16 valid = left < 16 ? __mmask16((1u << left) - 1) : __mmask16(0xFFFF);
-        __m512 v = _mm512_add_ps(y[m][r], _mm512_loadu_ps(p.bias + 16 * r));
-        if (p.relu) v = _mm512_max_ps(_mm512_setzero_ps(), v);  // NaN stays: the second is returned
-        _mm512_mask_storeu_ps(p.y + (first + m) * p.y_stride + 16 * r, valid, v);
-      }
-    }
+    _Pragma("GCC unroll 5") for (int m = 0; m < ROWS; ++m) finish_reals(p, first + m, y[m]);
   }
 
   static void all(const RealProduct& p, int rows) {
@@ -121,13 +144,21 @@ struct Reals512 {
   }
 };
 
-void real_product512(const RealProduct& p, int rows) {
+template <int B>
+void real_blocks(const RealProduct& p, int rows) {
+  if (p.nibbles) return p.bits == 1 ? Lookups512<1, B>::all(p, rows) : Lookups512<2, B>::all(p, rows);
   switch (p.bits) {
-    case 1: return Reals512<1>::all(p, rows);
-    case 2: return Reals512<2>::all(p, rows);
-    case 4: return Reals512<4>::all(p, rows);
-    default: return Reals512<8>::all(p, rows);
+    case 1: return Reals512<1, B>::all(p, rows);
+    case 2: return Reals512<2, B>::all(p, rows);
+    case 4: return Reals512<4, B>::all(p, rows);
+    default: return Reals512<8, B>::all(p, rows);
   }
+}
+
+void real_product512(const RealProduct& p, int rows) {
+  if (p.valid <= 16) return real_blocks<1>(p, rows);
+  if (p.valid <= 32) return real_blocks<2>(p, rows);
+  real_blocks<4>(p, rows);
 }
 
 }  // namespace

@@ -63,6 +63,46 @@ int64_t encode(const float* x, int64_t n, float inverse, float low, float high, 
   return sum + encode_tail(x, i, n, inverse, low, high, less, codes, nan);
 }
 
+ByteSums encode_columns(const float* x, int64_t n, const InputColumns& c, int less, int8_t* codes, int8_t* low,
+                        bool* nan) {
+  const __m256i lessv = _mm256_set1_epi32(less), order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  const __m256i byte = _mm256_set1_epi32(255), half = _mm256_set1_epi32(128);
+  const __m256 sign = _mm256_set1_ps(-0.0f);
+  __m256 bad = _mm256_setzero_ps();
+  ByteSums sums{0, 0};
+  int64_t i = 0;
+  while (i + 32 <= n) {
+    __m256i total = _mm256_setzero_si256(), low_total = total;
+    const int64_t stop = n - i < (1 << 20) ? n : i + (1 << 20);  // 2**20 * 255 fits a 32-bit lane
+    for (; i + 32 <= stop; i += 32) {
+      __m256i q[4], p[4];
+      for (int j = 0; j < 4; ++j) {
+        const int64_t k = i + 8 * j;
+        const __m256 v = _mm256_mul_ps(_mm256_loadu_ps(x + k), _mm256_loadu_ps(c.inverse + k));
+        bad = _mm256_or_ps(bad, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+        const __m256 top = _mm256_loadu_ps(c.largest + k);
+        const __m256 bottom = c.symmetric ? _mm256_xor_ps(top, sign) : _mm256_setzero_ps();
+        const __m256 whole = _mm256_round_ps(_mm256_max_ps(_mm256_min_ps(v, top), bottom), 8);  // to nearest even
+        const __m256i code = _mm256_cvtps_epi32(_mm256_mul_ps(whole, _mm256_loadu_ps(c.step + k)));
+        q[j] = _mm256_sub_epi32(low ? _mm256_srai_epi32(code, 8) : code, lessv);
+        p[j] = _mm256_sub_epi32(_mm256_and_si256(code, byte), half);
+        total = _mm256_add_epi32(total, q[j]);
+        low_total = _mm256_add_epi32(low_total, p[j]);
+      }
+      const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes + i), _mm256_permutevar8x32_epi32(bytes, order));
+      if (!low) continue;
+      const __m256i lows = _mm256_packs_epi16(_mm256_packs_epi32(p[0], p[1]), _mm256_packs_epi32(p[2], p[3]));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(low + i), _mm256_permutevar8x32_epi32(lows, order));
+    }
+    sums.codes += sum_lanes(total);
+    sums.low += sum_lanes(low_total);
+  }
+  if (_mm256_movemask_ps(bad)) *nan = true;
+  columns_tail(x, i, n, c, less, codes, low, nan, &sums);
+  return sums;
+}
+
 int64_t sum(const int8_t* codes, int64_t n) {
   const __m256i flip = _mm256_set1_epi8(char(0x80));
   __m256i total = _mm256_setzero_si256();

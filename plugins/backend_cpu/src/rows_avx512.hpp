@@ -78,5 +78,43 @@ int64_t encode_within512(const float* x, int64_t n, float inverse, int8_t* codes
   return i < n ? sum + encode512(x + i, n - i, inverse, -127, 127, 0, codes + i, nan) : sum;
 }
 
+inline void store_bytes512(__m512i code, int64_t n, int8_t* to) {
+  const __m128i bytes = _mm512_cvtsepi32_epi8(code);
+  if (n >= 16) _mm_storeu_si128(reinterpret_cast<__m128i*>(to), bytes);
+  else std::memcpy(to, &bytes, size_t(n));
+}
+
+ByteSums encode_columns512(const float* x, int64_t n, const InputColumns& c, int less, int8_t* codes, int8_t* low,
+                           bool* nan) {
+  const __m512i lessv = _mm512_set1_epi32(less), byte = _mm512_set1_epi32(255), half = _mm512_set1_epi32(128);
+  __mmask16 bad = 0;
+  ByteSums sums{0, 0};
+  int64_t i = 0;
+  while (i < n) {
+    __m512i total = _mm512_setzero_si512(), low_total = total;
+    const int64_t stop = n - i < (1 << 20) ? n : i + (1 << 20);  // 2**16 codes a lane fit its 32 bits
+    for (; i < stop; i += 16) {
+      const __mmask16 m = lanes_of(stop - i);
+      const __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(m, x + i), _mm512_maskz_loadu_ps(m, c.inverse + i));
+      bad |= _mm512_mask_cmp_ps_mask(m, v, v, _CMP_UNORD_Q);
+      const __m512 top = _mm512_maskz_loadu_ps(m, c.largest + i);
+      const __m512 bottom = c.symmetric ? _mm512_sub_ps(_mm512_setzero_ps(), top) : _mm512_setzero_ps();
+      const __m512 whole = _mm512_roundscale_ps(_mm512_max_ps(_mm512_min_ps(v, top), bottom), 8);  // to nearest even
+      const __m512i code = _mm512_cvtps_epi32(_mm512_mul_ps(whole, _mm512_maskz_loadu_ps(m, c.step + i)));
+      const __m512i q = _mm512_maskz_sub_epi32(m, low ? _mm512_srai_epi32(code, 8) : code, lessv);
+      total = _mm512_add_epi32(total, q);
+      store_bytes512(q, stop - i, codes + i);
+      if (!low) continue;
+      const __m512i p = _mm512_maskz_sub_epi32(m, _mm512_and_si512(code, byte), half);
+      low_total = _mm512_add_epi32(low_total, p);
+      store_bytes512(p, stop - i, low + i);
+    }
+    sums.codes += _mm512_reduce_add_epi32(total);
+    sums.low += _mm512_reduce_add_epi32(low_total);
+  }
+  if (bad) *nan = true;
+  return sums;
+}
+
 }  // namespace
 }  // namespace qcore

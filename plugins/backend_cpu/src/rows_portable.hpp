@@ -32,6 +32,23 @@ inline int64_t encode_tail(const float* x, int64_t i, int64_t n, float inverse, 
   return total;
 }
 
+inline void columns_tail(const float* x, int64_t i, int64_t n, const InputColumns& c, int less, int8_t* codes, int8_t* low,
+                         bool* nan, ByteSums* sums) {
+  for (; i < n; ++i) {
+    float v = x[i] * c.inverse[i];
+    if (v != v) *nan = true;
+    const float top = c.largest[i], bottom = c.symmetric ? -top : 0.0f;
+    v = v > bottom ? (v < top ? v : top) : bottom;
+    const int code = int(std::nearbyintf(v)) * int(c.step[i]);
+    const int high = (low ? code >> 8 : code) - less;
+    codes[i] = int8_t(high);
+    sums->codes += high;
+    if (!low) continue;
+    low[i] = int8_t((code & 255) - 128);
+    sums->low += low[i];
+  }
+}
+
 inline int64_t sum_tail(const int8_t* codes, int64_t i, int64_t n) {
   int64_t total = 0;
   for (; i < n; ++i) total += codes[i];
@@ -100,6 +117,13 @@ void range(const float* x, int64_t n, float* low, float* high) {
 
 int64_t encode(const float* x, int64_t n, float inverse, float low, float high, int less, int8_t* codes, bool* nan) {
   return encode_tail(x, 0, n, inverse, low, high, less, codes, nan);
+}
+
+ByteSums encode_columns(const float* x, int64_t n, const InputColumns& columns, int less, int8_t* codes, int8_t* low,
+                        bool* nan) {
+  ByteSums sums{0, 0};
+  columns_tail(x, 0, n, columns, less, codes, low, nan, &sums);
+  return sums;
 }
 
 int64_t sum(const int8_t* codes, int64_t n) { return sum_tail(codes, 0, n); }

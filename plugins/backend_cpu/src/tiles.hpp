@@ -149,9 +149,18 @@ struct Tiles {
     vec acc[ROWS][4];
     fvec y[ROWS][4];
     sums<P, ROWS>(p, 0, first, acc);
+    if (p.raw) return store_raw<P, ROWS>(p, first, acc);
     if (p.corrections) outputs<P, ROWS, true, false>(p, 0, first, acc, y);
     else outputs<P, ROWS, false, false>(p, 0, first, acc, y);
     finish_tile<ROWS>(p, first, y);
+  }
+
+  template <int P, int ROWS>
+  static inline void store_raw(const Product& p, int first, const vec (&acc)[ROWS][4]) {
+    for (int m = 0; m < ROWS; ++m) {
+      uint8_t* to = reinterpret_cast<uint8_t*>(p.raw + ptrdiff_t(first + m) * PANEL);
+      for (int r = 0; r < 4; ++r) V::store(to + r * VECTOR, field<P>(acc[m], r));
+    }
   }
 
   // With a scale for each segment: their float sums in order.

@@ -95,6 +95,11 @@ class PackedActivation(Quantizer):
         """Return the scheme of static columns."""
         return None if self.needs_calibration else self._columns()
 
+    def permute_columns(self, order: Tensor) -> bool:
+        """Reorder clips and widths: feature i becomes what feature ``order[i]``, int64 (features,), was."""
+        self.clip, self.width = self.clip[order], self.width[order]
+        return True
+
     def _columns(self) -> ActivationScheme:
         return column_scheme(self.clip, self.width.long(), signed=bool(self.is_signed))
 

@@ -252,4 +252,4 @@ def test_nothing_of_training_is_in_the_file(tmp_path):
     assert not [name for name in names if "strength" in name or "demand" in name or "level" in name or "price" in name]
     x = torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
     loaded = qcore.load(path, model=nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4)), backend="reference")
-    assert torch.equal(loaded(x), quantized.eval()(x))
+    torch.testing.assert_close(loaded(x), quantized.eval()(x))  # sorted neurons add up in another order

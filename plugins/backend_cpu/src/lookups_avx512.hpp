@@ -26,11 +26,7 @@ struct Lookups512 {
     __m512 of[COLUMNS];
 
     explicit Factors(const RealProduct& p) {
-      alignas(64) float all[16];
-      for (int j = 0; j < COLUMNS; ++j) {
-        for (int i = 0; i < 16; ++i) all[i] = float(p.step * (i >> (P * j) & ((1 << P) - 1)) + p.offset);
-        of[j] = _mm512_load_ps(all);
-      }
+      for (int j = 0; j < COLUMNS; ++j) of[j] = numbers_of_nibbles(p, P * j, P);
     }
 
     inline __attribute__((always_inline)) __m512 table(const float* x) const {

@@ -11,6 +11,14 @@
 namespace qcore {
 namespace {
 
+// For each value of a nibble, the number of the code of `bits` bits that lies `place` bits up in it.
+inline __m512 numbers_of_nibbles(const RealProduct& p, int place, int bits) {
+  const __m512i all = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i code = _mm512_and_si512(_mm512_srl_epi32(all, _mm_cvtsi32_si128(place)), _mm512_set1_epi32((1 << bits) - 1));
+  const __m512i scaled = _mm512_mullo_epi32(code, _mm512_set1_epi32(p.step));
+  return _mm512_cvtepi32_ps(_mm512_add_epi32(scaled, _mm512_set1_epi32(p.offset)));
+}
+
 // Bias, ReLU and the rows that exist, of row `row` of the activations.
 template <int B>
 inline __attribute__((always_inline)) void finish_reals(const RealProduct& p, int row, const __m512 (&y)[B]) {
@@ -54,11 +62,9 @@ struct Reals512 {
     __m512 table;  // of all codes; the look-up takes the lowest four bits, so it repeats where a code has fewer
     __m512 step, offset;
 
-    explicit Numbers(const RealProduct& p) : step(_mm512_set1_ps(float(p.step))), offset(_mm512_set1_ps(float(p.offset))) {
-      alignas(64) float all[16];
-      for (int i = 0; i < 16; ++i) all[i] = float(p.step * (i & ((1 << P) - 1)) + p.offset);
-      table = _mm512_load_ps(all);
-    }
+    explicit Numbers(const RealProduct& p)
+        : table(numbers_of_nibbles(p, 0, P)), step(_mm512_set1_ps(float(p.step))),
+          offset(_mm512_set1_ps(float(p.offset))) {}
 
     // Of the codes that lie `place` bits up in each lane.
     inline __attribute__((always_inline)) __m512 of(__m512i v, int place) const {

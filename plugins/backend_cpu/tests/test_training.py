@@ -67,7 +67,9 @@ def matrices(draw: st.DrawFn) -> Tensor:
 
 
 @pytest.mark.parametrize("reference", QUANTIZERS)
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(x=matrices())
 def test_the_fused_result_is_what_encode_says(isa: str, reference: str, x: Tensor) -> None:
     quantizer = make_quantizer(reference)

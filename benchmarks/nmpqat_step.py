@@ -15,9 +15,16 @@ from qcore.plugins import default
 from qcore.tasks import Task, TaskData
 from qcore.training import FoldTensors, fit, make_fabric
 
-STEPS, BATCH, FEATURES, CLASSES = 8, 128, 54, 7
-ARMS = ("float", "uniform1", "uniform4", "int4", "nmpqat", "nmpqat_wa")
-BASE = "int4"
+STEPS, BATCH, FEATURES, CLASSES = 40, 128, 54, 7
+ARMS = ("float", "uniform1", "uniform4", "int4", "nmpqat", "int4_a8", "nmpqat_wa")
+UNIFORM = {
+    "int4": {"type:Linear": "core/int(bits=4)"},
+    "int4_a8": {
+        "blocks.0.linear": "core/int(bits=4)",
+        "type:Linear": {"weight": "core/int(bits=4)", "input": "core/int(bits=8, granularity='token')"},
+    },
+}
+"""Uniform quantization-aware training: what learned widths are compared with."""
 
 
 class Drawn(Task):
@@ -31,11 +38,11 @@ class Drawn(Task):
 
 
 def epoch(method: Method, name: str, task: Task) -> Callable[[], None]:
-    """Return what trains one epoch, as a job of a run does; ``int4`` is uniform QAT by ``core/int``."""
-    arm = next(arm for arm in method.arms() if arm.name == ("float" if name == "int4" else name))
+    """Return what trains one epoch, as a job of a run does."""
+    arm = next(arm for arm in method.arms() if arm.name == ("float" if name in UNIFORM else name))
     model = method.build(arm, task, torch.Generator().manual_seed(0), {})
-    if name == "int4":
-        model = qcore.quantize(model, {"head": None, "type:Linear": "core/int(bits=4)"})
+    if name in UNIFORM:
+        model = qcore.quantize(model, {"head": None, **UNIFORM[name]})
     data = FoldTensors(task.data.inputs, task.data.targets, task.data.inputs[:0], task.data.targets[:0])
     phases, fabric = method.phases(arm), make_fabric()
 
@@ -45,10 +52,15 @@ def epoch(method: Method, name: str, task: Task) -> Callable[[], None]:
     return train
 
 
+def base(name: str) -> str:
+    """Return what an arm's time is a ratio of: uniform widths, of inputs too where it has such."""
+    return "int4_a8" if name in ("int4_a8", "nmpqat_wa") else "int4"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--name", default="nmpqat_step")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -58,17 +70,17 @@ def main() -> None:
     calls = {name: epoch(method, name, task) for name in ARMS}
     times = interleaved(calls, rounds=given.rounds, warmup=2)
     rows = {
-        name: {"median_ms": 1e3 * statistics.median(values) / STEPS, **ratio(values, times[BASE])}
+        name: {"median_ms": 1e3 * statistics.median(values) / STEPS, **ratio(values, times[base(name)])}
         for name, values in times.items()
     }
     shape = (
         f"MLP of {FEATURES} features, four layers of 512 and a head, batch {BATCH}, {STEPS} steps an interleaved "
         f"round, {given.rounds} rounds, {given.threads} thread(s); forward, backward, AdamW, Adam for the strengths. "
-        "int4: uniform quantization-aware training by core/int"
+        "int4, int4_a8: uniform quantization-aware training by core/int, of weights and of inputs too"
     )
-    lines = [shape, "", f"| arm | ms a step | x {BASE} | quartiles |", "|---|---|---|---|"]
+    lines = [shape, "", "| arm | ms a step | x | of | quartiles |", "|---|---|---|---|---|"]
     lines += [
-        f"| {name} | {row['median_ms']:.2f} | {row['ratio']:.3f} | {row['low']:.3f}-{row['high']:.3f} |"
+        f"| {name} | {row['median_ms']:.2f} | {row['ratio']:.3f} | {base(name)} | {row['low']:.3f}-{row['high']:.3f} |"
         for name, row in rows.items()
     ]
     write(given.name, f"python benchmarks/nmpqat_step.py --threads {given.threads}", {"arms": rows}, "\n".join(lines))

@@ -56,10 +56,10 @@ def describe(quantizer: LearnedWidths, *, last: bool = False) -> dict[str, Any]:
     told: dict[str, Any] = {
         "counts": {str(width): int((widths == width).sum()) for width in quantizer.config.widths},
         "bits": float(widths.double().mean()),
-        "demand": {str(width): _short(quantizer.demand[widths == width].mean()) for width in present},
+        "demand": {str(width): _short(float(quantizer.demand[widths == width].mean())) for width in present},
     }
     if last:
-        told |= {"widths": widths.tolist(), "demands": [_short(value) for value in quantizer.demand]}
+        told |= {"widths": widths.tolist(), "demands": [_short(value) for value in quantizer.demand.tolist()]}
     return told
 
 
@@ -86,5 +86,5 @@ def _mean(parts: Iterable[Tensor] | Sequence[Tensor]) -> float:
     return float(torch.cat(list(parts)).double().mean())
 
 
-def _short(value: Tensor) -> float:
-    return float(f"{float(value):.{DIGITS}g}")
+def _short(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")

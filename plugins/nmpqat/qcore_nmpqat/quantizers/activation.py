@@ -169,7 +169,8 @@ class _Clipped(torch.autograd.Function):
         clip, wide = own.clip(), as_tokens(x).to(torch.float32)
         given = upstream.reshape(wide.shape).to(torch.float32)
         scaled, inside = given / clip, own._inside(wide, clip)
-        terms = torch.where(inside, 0.0, scaled) * (wide.sign() if bool(own.is_signed) else wide >= clip)
+        beyond = (wide >= clip).to(torch.float32)
+        terms = scaled * (beyond.sub_((wide <= -clip).to(torch.float32)) if bool(own.is_signed) else beyond)
         if own.config.gradient == "lsq":
             rounding = quantized.reshape(wide.shape).to(torch.float32) - wide / clip
             terms = terms + torch.where(inside, scaled * rounding, 0.0)
@@ -187,5 +188,5 @@ def _products(own: ActivationQuantizer, x: Tensor, given: Tensor, clip: Tensor) 
     found = []
     for width in own.config.widths:
         largest = levels_of(width, signed=signed)
-        found.append((torch.round(part * largest) * given).sum(dim=0) / largest)
+        found.append((part * largest).round_().mul_(given).sum(dim=0).div_(largest))
     return torch.stack(found, dim=1)

@@ -81,22 +81,21 @@ class NeuronQuantizer(LearnedWidths):
         """Return the codes and scales of ``x``."""
         check_finite(x, self.tensor_name)
         rows = as_rows(x).contiguous()
-        return self._encode(x, rows, self._all_half_steps(rows))
+        return self._encode(x, rows, self._all_half_steps(rows), self.levels())
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` fake-quantized; see the class for the gradient."""
-        if self.training:
-            self.settle()
+        levels = self.settle() if self.training else self.levels()
         rows = as_rows(x).contiguous()
         halves = self._all_half_steps(rows)
-        quantized = self._fused(x, rows, halves)
+        quantized = self._fused(x, rows, halves, levels)
         if quantized is None:
             check_finite(x, self.tensor_name)
-            quantized = self._encode(x, rows, halves).decode_()
+            quantized = self._encode(x, rows, halves, levels).decode_()
         if not torch.is_grad_enabled():
             return quantized
         learned = self.half_step if self.config.scale == "learned" else None
-        return cast(Tensor, _Mixture.apply(x, self.strength, learned, quantized, halves, self))  # type: ignore[no-untyped-call]
+        return cast(Tensor, _Mixture.apply(x, self.strength, learned, quantized, halves, levels, self))  # type: ignore[no-untyped-call]
 
     def expected_gradient(self, x: Tensor, upstream: Tensor) -> Tensor:
         """Return ``dL/dx`` for ``upstream = dL/dq``, as documented; the conformance checks compare with it."""
@@ -132,25 +131,24 @@ class NeuronQuantizer(LearnedWidths):
             return self.half_step.detach().abs()
         return _half_steps(rows, self.config.widths, self.config.scale, self.kernels)
 
-    def _chosen(self, halves: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _chosen(self, halves: Tensor, levels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the stored width, int64 (rows,), the half step and ``2**(b-1)``, float32 (rows, 1), of each row."""
-        levels = self.levels()
         widths = torch.tensor(self.config.widths, device=halves.device)[levels]
         half = halves.gather(1, levels.unsqueeze(1)) if halves.shape[1] > 1 else halves
         stored = widths.clamp_min(1)
         return stored, half, torch.exp2(stored.to(torch.float32) - 1).unsqueeze(1)
 
-    def _encode(self, x: Tensor, rows: Tensor, halves: Tensor) -> Encoded:
-        stored, half, top = self._chosen(halves)
+    def _encode(self, x: Tensor, rows: Tensor, halves: Tensor, levels: Tensor) -> Encoded:
+        stored, half, top = self._chosen(halves, levels)
         codes = odd_codes(rows, odd_inverse(half), top)
         bits: int | Tensor = self.config.widths[0] if len(self.config.widths) == 1 else stored
         return Encoded(codes, half, x.shape, x.dtype, "odd", bits)
 
-    def _fused(self, x: Tensor, rows: Tensor, halves: Tensor) -> Tensor | None:
+    def _fused(self, x: Tensor, rows: Tensor, halves: Tensor, levels: Tensor) -> Tensor | None:
         kernels = self.kernels.serve(x)
         if kernels is None:
             return None
-        _, half, top = self._chosen(halves)
+        _, half, top = self._chosen(halves, levels)
         quantized = kernels.round_to_odd(rows, half, top)
         return None if quantized is None else quantized.reshape(x.shape)
 
@@ -158,23 +156,30 @@ class NeuronQuantizer(LearnedWidths):
 class _Mixture(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, strength: Tensor, learned: Tensor | None, quantized: Tensor, halves: Tensor, own: Any
+        ctx: Any,
+        x: Tensor,
+        strength: Tensor,
+        learned: Tensor | None,
+        quantized: Tensor,
+        halves: Tensor,
+        levels: Tensor,
+        own: Any,
     ) -> Tensor:
-        ctx.save_for_backward(x, halves)
-        ctx.own, ctx.levels = own, own.levels()
+        ctx.save_for_backward(x, halves, levels)
+        ctx.own = own
         return quantized
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None, None, None]:
-        (upstream,), (x, halves), own = gradients, ctx.saved_tensors, cast(NeuronQuantizer, ctx.own)
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (upstream,), (x, halves, levels), own = gradients, ctx.saved_tensors, cast(NeuronQuantizer, ctx.own)
         _, needs_strength, needs_step = ctx.needs_input_grad[:3]
         dstrength = None
         if needs_strength and len(own.config.widths) > 1:
             dstrength = own.strength_gradient(own.products(x, upstream, halves))
         if not needs_step:
-            return upstream, dstrength, None, None, None, None
-        dx, dhalf = _learned_step(own, x, upstream, halves, ctx.levels)
-        return dx, dstrength, dhalf, None, None, None
+            return upstream, dstrength, None, None, None, None, None
+        dx, dhalf = _learned_step(own, x, upstream, halves, levels)
+        return dx, dstrength, dhalf, None, None, None, None
 
 
 def _learned_step(

@@ -66,10 +66,11 @@ class LearnedWidths(Quantizer):
         self.strength.copy_(middle_of(self.level, self.config.steps))
 
     @torch.no_grad()
-    def settle(self) -> None:
-        """Bring strengths back to 0..1 and let widths follow them."""
+    def settle(self) -> Tensor:
+        """Bring strengths back to 0..1 and let widths follow them; return :meth:`levels`."""
         self.strength.clamp_(0, 1)
         self.level = self.levels()
+        return self.level
 
     def levels(self) -> Tensor:
         """Return the index of each neuron's width, int64 (neurons,)."""

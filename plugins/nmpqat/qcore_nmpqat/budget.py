@@ -51,30 +51,42 @@ class DualAscent:
 
 @dataclass(frozen=True)
 class SpendBudget:
-    """Before the first step of the frozen phase, brings the mean width to the budget: a Phase's ``before_step``.
+    """Before the first step of an epoch, brings the mean width to what may be spent by then: a Phase's ``before_step``.
 
-    While it is above, the neuron whose strength lies least above the threshold below it narrows; while it is below, the
-    one nearest under its next threshold widens; of equal ones the one with less, or more, demand for each weight. It
-    stops at the last change that keeps the budget.
+    While it is below, the neuron widens whose strength lies nearest under its next threshold; while it is above, the
+    one narrows that lies least above the threshold below it; of equal ones the one with more, or less, demand for each
+    weight. It stops at the last change that keeps the budget.
+
+    Attributes:
+        budget: mean width of a weight.
+        ramp: shares of the phase between which what may be spent rises from the lowest width to the budget. Then
+            neurons only widen, early enough for their weights to learn, and the price narrows them. None: all of the
+            budget at the phase's first step, and both ways.
     """
 
     budget: float
+    ramp: tuple[float, float] | None = None
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, progress: Progress) -> None:
-        """Change strengths, once."""
-        if progress.step:
+        """Change strengths, once an epoch with a ramp, else once."""
+        if progress.step % max(1, progress.steps // progress.epochs) or (progress.step and self.ramp is None):
             return
         layers = list(neurons(model).values())
-        counts = [torch.full_like(q.demand, weight_counts(layer)) for layer, q in layers]
+        allowed, now = self._allowed(layers[0][1].config.widths[0], progress.fraction), float(mean_bits(model))
+        if self.ramp is not None and now >= allowed:
+            return
+        counts = torch.cat([torch.full_like(q.demand, weight_counts(layer)) for layer, q in layers])
         strengths = torch.cat([q.strength for _, q in layers])
-        demand = torch.cat([q.demand for _, q in layers]) / torch.cat(counts)
-        config = layers[0][1].config
+        demand = torch.cat([q.demand for _, q in layers]) / counts
         levels = torch.cat([q.levels() for _, q in layers])
-        chosen = narrow_or_widen(strengths, demand, levels, torch.cat(counts), config, self.budget)
-        widths = torch.tensor(config.widths, device=chosen.device)
+        chosen = narrow_or_widen(strengths, demand, levels, counts, layers[0][1].config, allowed)
         sizes = [len(quantizer.level) for _, quantizer in layers]
-        parts = zip(layers, torch.split(levels, sizes), torch.split(chosen, sizes), strict=True)
-        for (_, quantizer), before, after in parts:
-            if not torch.equal(before, after):
-                quantizer.set_widths(widths[after])
+        for (_, quantizer), part in zip(layers, torch.split(chosen, sizes), strict=True):
+            quantizer.set_levels(part)
+
+    def _allowed(self, lowest: int, fraction: float) -> float:
+        if self.ramp is None:
+            return self.budget
+        begin, end = self.ramp
+        return lowest + (self.budget - lowest) * min(1.0, max(0.0, (fraction - begin) / (end - begin)))

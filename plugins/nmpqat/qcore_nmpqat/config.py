@@ -56,8 +56,9 @@ class NmpQatConfig(MethodConfig):
             along a running mean of its demand.
         start: strengths begin in the middle of the lowest width, or uniformly within it.
         bit_price: what the mean width costs, added to the loss; 0 as in the paper.
-        budget_bits: mean width of a weight that a network is to end with; None leaves it to the loss. A price is moved
-            by dual ascent until the widths freeze, when the strongest neurons get what is left.
+        budget_bits: mean width of a weight that a network is to end with; None leaves it to the loss. What may be spent
+            rises over the first half of the epochs and goes to the strongest neurons; a price, moved by dual ascent,
+            keeps the rest from growing. When widths freeze the budget is met to a neuron.
         budget_rate: by how much the price moves a step for each bit over the budget.
         freeze: share of the epochs, the last ones, in which widths stand still and weights go on; the best epoch is
             one of them. 0: widths move to the end.

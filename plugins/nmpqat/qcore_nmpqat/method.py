@@ -31,6 +31,9 @@ __all__ = ["NmpQat"]
 LEARNED = "nmpqat"
 """The arm whose mean width others are given."""
 
+SPENT_BETWEEN = (0.1, 0.5)
+"""Shares of the epochs with moving widths between which a budget may be spent."""
+
 
 class NmpQat(Method):
     """One network, recipe and number of epochs for all arms; the head and what enters the network stay float.
@@ -171,8 +174,11 @@ class NmpQat(Method):
         config = self.config
         if config.budget_bits is None:
             return {"penalty": BitPrice(config.bit_price)} if config.bit_price else {}
-        ascent = DualAscent(config.budget_bits, config.budget_rate)
-        return {"penalty": BitPrice(config.bit_price), "after_step": ascent}
+        return {
+            "penalty": BitPrice(config.bit_price),
+            "after_step": DualAscent(config.budget_bits, config.budget_rate),
+            "before_step": SpendBudget(config.budget_bits, SPENT_BETWEEN),
+        }
 
     def _allocated(
         self, by: str, model: nn.Module, generator: torch.Generator, sources: Mapping[str, nn.Module]

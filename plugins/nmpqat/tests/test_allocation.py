@@ -110,6 +110,35 @@ def test_spending_changes_strengths_once():
     assert 2.4 < float(mean_bits(model)) <= 2.5
 
 
+def test_a_ramp_spends_epoch_by_epoch_and_only_widens():
+    model, spend = network(10, 40, 30), SpendBudget(3.0, (0.0, 0.5))
+    seen = []
+    for epoch in range(10):
+        spend(model, Progress(step=epoch * 4, steps=40, epoch=epoch, epochs=10))
+        seen.append(float(mean_bits(model)))
+        spend(model, Progress(step=epoch * 4 + 1, steps=40, epoch=epoch, epochs=10))
+        assert float(mean_bits(model)) == seen[-1]
+    assert seen[0] == 1.0
+    assert seen == sorted(seen)
+    assert 2.9 < seen[5] <= 3.0
+    for _, quantizer in neurons(model).values():
+        quantizer.set_widths(torch.full_like(quantizer.level, 8))
+    spend(model, Progress(step=36, steps=40, epoch=9, epochs=10))
+    assert float(mean_bits(model)) == 8.0
+
+
+def test_spending_leaves_other_strengths_alone():
+    model = network(10, 40, 30)
+    _, quantizer = neurons(model)["0"]
+    with torch.no_grad():
+        quantizer.strength.copy_(torch.linspace(0.05, 0.2, 40))
+    before = quantizer.strength.detach().clone()
+    SpendBudget(1.2)(model, progress())
+    same = quantizer.widths() == 1
+    assert 0 < int(same.sum()) < 40
+    assert torch.equal(quantizer.strength.detach()[same], before[same])
+
+
 def test_the_mean_counts_weights():
     model = network(10, 40, 30)
     first, second = (quantizer for _, quantizer in neurons(model).values())

@@ -62,8 +62,16 @@ class LearnedWidths(Quantizer):
         found = widths.unsqueeze(1) == known
         if not bool(found.any(dim=1).all()):
             raise ValueError(f"widths are {list(self.config.widths)}")
-        self.level = found.long().argmax(dim=1).to(self.strength.device)
+        self.set_levels(found.long().argmax(dim=1))
         self.strength.copy_(middle_of(self.level, self.config.steps))
+
+    @torch.no_grad()
+    def set_levels(self, levels: Tensor) -> None:
+        """Give each neuron the config's width of that index, int64 (neurons,); strengths move where widths change."""
+        levels = levels.to(self.strength.device)
+        changed = levels != self.levels()
+        self.strength[changed] = middle_of(levels[changed], self.config.steps)
+        self.level = levels
 
     @torch.no_grad()
     def settle(self) -> Tensor:

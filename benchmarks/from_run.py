@@ -18,7 +18,7 @@ def main() -> None:
     git = record["git"]
     data = {**record["data"], "source": Path(record["data"]["source"]).name}
     origin = {"commit": git["commit"], "dirty": git["dirty"], "data": data, "config": record["config"]}
-    table = "\n".join([*heading(summary, origin), "", *arms(summary), "", *claims(summary)])
+    table = "\n".join([*heading(summary, origin), "", *arms(summary), "", *others(summary), "", *claims(summary)])
     write(name, command(record), {"origin": origin, "summary": summary}, table)
 
 
@@ -58,6 +58,16 @@ def arms(summary: dict[str, Any]) -> list[str]:
         rows.append(
             f"| {name} | {score} | {difference} | {p} | {size} | {arm['effective_bits']:.2f} | {' | '.join(latency)} |"
         )
+    return rows
+
+
+def others(summary: dict[str, Any]) -> list[str]:
+    """Return a table of the metrics beside the primary one."""
+    names = [name for name in next(iter(summary["arms"].values()))["scores"] if name != summary["metric"]]
+    rows = [f"| arm | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for arm, found in summary["arms"].items():
+        means = [found["scores"][name]["mean"] for name in names]
+        rows.append(f"| {arm} | {' | '.join('-' if mean is None else f'{mean:.4f}' for mean in means)} |")
     return rows
 
 

@@ -17,6 +17,10 @@ SCRIPTS = (
     ("plan.py",),
     ("mixed_rows.py",),
     ("neighbour.py",),
+    ("true4bit_epoch.py",),
+    ("true4bit_latency.py",),
+    ("true4bit_resident_memory.py",),
+    ("nmpqat_step.py",),
 )
 
 

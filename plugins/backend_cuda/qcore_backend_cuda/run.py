@@ -96,8 +96,8 @@ def quantize(x: Tensor, scheme: ActivationScheme, fixed: Tensor | None, stride: 
         with on_device(x):
             quantize_kernel[(rows,)](
                 x, scale if fixed is None else fixed, codes, scale, sums, less, cols, x.stride(0), stride,
-                TINY if affine else max(scheme.floor, TINY), _LARGEST / largest,
-                Q=largest, AFFINE=affine, STATIC=fixed is not None, BLOCK=block,
+                TINY if affine else max(scheme.floor, TINY), _LARGEST / largest, float(largest),
+                AFFINE=affine, STATIC=fixed is not None, BLOCK=block,
                 num_warps=max(1, min(block // 256, 8)), enable_fp_fusion=False,
             )  # fmt: skip
     return Codes(codes, scale, sums, less, 1, affine)
@@ -123,7 +123,7 @@ def run_float(x: Tensor, weight: PackedWeight, config: Config) -> Tensor:
         out = bias if not weight.has_order else torch.empty_like(bias).index_copy_(0, weight.order.long(), bias)
         return y + out
     y = torch.empty((len(x), weight.rows), dtype=_written(x.dtype), device=x.device)
-    _launch(x, None, weight, y, config)
+    _launch(x.float() if interpreted() and x.dtype is torch.bfloat16 else x, None, weight, y, config)
     return y.to(x.dtype)
 
 
@@ -155,7 +155,7 @@ def decode(weight: PackedWeight, dtype: torch.dtype, *, asm: bool = True) -> Ten
 
 
 def _written(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype that a kernel writes: the interpreter cuts off what it should round to 16 bits."""
+    """Return the dtype that a kernel writes: the interpreter has no arithmetic of bfloat16, nor rounds to it."""
     return torch.float32 if interpreted() else dtype
 
 
@@ -198,8 +198,7 @@ def _launch(x: Tensor, codes: Codes | None, weight: PackedWeight, y: Tensor, con
         "SEGMENTS": len(weight.widths),
         "WIDTHS": weight.widths,
         "STEPS": tuple(steps(bits) for bits in weight.widths),
-        "OFFSETS": weight.float_offsets(),
-        "CHUNKS": tuple(-(-weight.cols // chunk_cols(bits, weight.lanes)) for bits in weight.widths),
+        "OFFSETS": (0.0,) * len(weight.widths) if integer else weight.float_offsets(),
         "LANES": weight.lanes,
         "HAS_ZERO": weight.has_zero,
         "ASM": _asm(weight.widths, kind, config.asm),

@@ -42,7 +42,7 @@ class CudaTrainingKernels(TrainingKernels):
         x, y, flag = _ready(x)
         slices, n = x.shape
         q = (1 << (bits - 1)) - 1 if symmetric else (1 << bits) - 1
-        numbers = (max(floor, TINY) if symmetric else TINY, _LARGEST / q)
+        numbers = (max(floor, TINY) if symmetric else TINY, _LARGEST / q, float(q))
         bounds, parts = flag, 1
         with on_device(x):
             if n <= _WHOLE:
@@ -58,7 +58,7 @@ class CudaTrainingKernels(TrainingKernels):
                     x, bounds, flag, slices, n, parts, length, ROWS=1, COLS=_TILE, num_warps=8, enable_fp_fusion=False
                 )
             range_kernel[(triton.cdiv(n, cols) * triton.cdiv(slices, rows),)](
-                x, y, bounds, flag, slices, n, *numbers, parts, Q=q, SYMMETRIC=symmetric, WHOLE=n <= _WHOLE,
+                x, y, bounds, flag, slices, n, *numbers, parts, SYMMETRIC=symmetric, WHOLE=n <= _WHOLE,
                 ROWS=rows, COLS=cols, PARTS=triton.next_power_of_2(parts), num_warps=_warps(rows * cols),
                 enable_fp_fusion=False,
             )  # fmt: skip

@@ -116,7 +116,7 @@ def _gemv_block(
 def gemv_kernel(
     x, x_scale, x_sum, x_less, data, table, scale, zero, offset, total, bias, order, y,
     all_rows, cols, x_stride, y_stride, A: tl.constexpr, AX: tl.constexpr,
-    SEGMENTS: tl.constexpr, WIDTHS: tl.constexpr, STEPS: tl.constexpr, OFFSETS: tl.constexpr, CHUNKS: tl.constexpr,
+    SEGMENTS: tl.constexpr, WIDTHS: tl.constexpr, STEPS: tl.constexpr, OFFSETS: tl.constexpr,
     LANES: tl.constexpr, HAS_ZERO: tl.constexpr, GROUP: tl.constexpr, INTEGER: tl.constexpr, HAS_BIAS: tl.constexpr,
     HAS_ORDER: tl.constexpr, AFFINE: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr, ASM: tl.constexpr,
     DOT4: tl.constexpr,
@@ -131,8 +131,9 @@ def gemv_kernel(
         if (program >= before) & (program < before + blocks):
             local = program - before
             acc = _gemv_block(
-                x, data + begin, zero, scale, local, rows, all_rows, first, m, cols, x_stride, CHUNKS[i] * LANES,
-                WIDTHS[i], LANES, STEPS[i], OFFSETS[i], HAS_ZERO, GROUP, INTEGER, ROWS, TILE, ASM, 8 * i, DOT4,
+                x, data + begin, zero, scale, local, rows, all_rows, first, m, cols, x_stride,
+                tl.cdiv(cols, LANES * STEPS[i]) * LANES, WIDTHS[i], LANES, STEPS[i], OFFSETS[i], HAS_ZERO, GROUP,
+                INTEGER, ROWS, TILE, ASM, 8 * i, DOT4,
             )  # fmt: skip
             row = local * ROWS + tl.arange(0, ROWS)
             inside = row < rows
@@ -199,11 +200,11 @@ def _dot_block(
     return acc
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def dot_kernel(
     x, x_scale, x_sum, x_less, data, table, scale, zero, offset, total, bias, order, y, parts,
     count, all_rows, cols, x_stride, y_stride, A: tl.constexpr, AX: tl.constexpr,
-    SEGMENTS: tl.constexpr, WIDTHS: tl.constexpr, STEPS: tl.constexpr, OFFSETS: tl.constexpr, CHUNKS: tl.constexpr,
+    SEGMENTS: tl.constexpr, WIDTHS: tl.constexpr, STEPS: tl.constexpr, OFFSETS: tl.constexpr,
     LANES: tl.constexpr, HAS_ZERO: tl.constexpr, GROUP: tl.constexpr, INTEGER: tl.constexpr, HAS_BIAS: tl.constexpr,
     HAS_ORDER: tl.constexpr, AFFINE: tl.constexpr, ROWS: tl.constexpr, INPUTS: tl.constexpr, SPLIT: tl.constexpr,
     ASM: tl.constexpr,
@@ -229,10 +230,11 @@ def dot_kernel(
             local = top + within % band % high
             m_block = within % band // high
             m = m_block * INPUTS + tl.arange(0, INPUTS)
-            chunk_from = split * tl.cdiv(CHUNKS[i], SPLIT)
-            chunk_to = tl.minimum(chunk_from + tl.cdiv(CHUNKS[i], SPLIT), CHUNKS[i])
+            chunks = tl.cdiv(cols, LANES * STEPS[i])
+            chunk_from = split * tl.cdiv(chunks, SPLIT)
+            chunk_to = tl.minimum(chunk_from + tl.cdiv(chunks, SPLIT), chunks)
             acc = _dot_block(
-                x, data + begin, zero, scale, local, rows, all_rows, first, m, count, cols, x_stride, CHUNKS[i],
+                x, data + begin, zero, scale, local, rows, all_rows, first, m, count, cols, x_stride, chunks,
                 chunk_from, chunk_to, WIDTHS[i], LANES, STEPS[i], OFFSETS[i], HAS_ZERO, GROUP, INTEGER, ROWS, INPUTS,
                 ASM, 8 * i,
             )  # fmt: skip
@@ -256,7 +258,7 @@ def dot_kernel(
         before += blocks
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def finish_kernel(
     parts, x_scale, x_sum, x_less, scale, offset, total, bias, order, y, count, all_rows, y_stride,
     A: tl.constexpr, AX: tl.constexpr, INTEGER: tl.constexpr, GROUP: tl.constexpr, HAS_BIAS: tl.constexpr,

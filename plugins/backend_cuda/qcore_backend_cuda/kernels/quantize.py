@@ -21,8 +21,8 @@ def nearest(v):
 
 @triton.jit
 def quantize_kernel(
-    x, fixed, codes, x_scale, x_sum, x_less, cols, x_stride, stride, floor, largest,
-    Q: tl.constexpr, AFFINE: tl.constexpr, STATIC: tl.constexpr, BLOCK: tl.constexpr,
+    x, fixed, codes, x_scale, x_sum, x_less, cols, x_stride, stride, floor, largest, q,
+    AFFINE: tl.constexpr, STATIC: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Write the codes of one row of ``x`` a program.
 
@@ -36,7 +36,7 @@ def quantize_kernel(
         cols, x_stride, stride: sizes.
         floor: lower limit of a symmetric bound, at least 2**-100; of an affine scale 2**-100.
         largest: the upper limit of a symmetric scale.
-        Q: the largest code.
+        q: the largest code, a float.
     """
     m = tl.program_id(0).to(tl.int64)
     place = tl.arange(0, BLOCK)
@@ -56,7 +56,6 @@ def quantize_kernel(
             highs = tl.maximum(highs, v)
         low = tl.min(lows, axis=0)
         high = tl.max(highs, axis=0)
-        q = Q + 0.0
         if AFFINE:
             scale = tl.maximum(tl.div_rn(high, q) - tl.div_rn(low, q), floor)
             inverse = tl.div_rn(1.0, scale)
@@ -72,9 +71,9 @@ def quantize_kernel(
         v = tl.load(x + m * x_stride + col, mask=col < cols, other=0.0).to(tl.float32)
         code = nearest(v * inverse)
         if AFFINE:
-            code = tl.minimum(tl.maximum(code + zero, 0.0), Q + 0.0) - 128.0
+            code = tl.minimum(tl.maximum(code + zero, 0.0), q) - 128.0
         else:
-            code = tl.minimum(tl.maximum(code, -Q + 0.0), Q + 0.0)
+            code = tl.minimum(tl.maximum(code, -q), q)
         # By way of int32: a float out of an int8's range has no defined int8, and NaN may come.
         whole = tl.where(col < cols, code, 0.0).to(tl.int32)
         sums += whole

@@ -54,9 +54,9 @@ def _each(values, row, slices, EACH: tl.constexpr):
 
 
 @triton.jit
-def _round_over_range(v, low, high, floor, largest, Q: tl.constexpr, SYMMETRIC: tl.constexpr):
+def _round_over_range(v, low, high, floor, largest, q, SYMMETRIC: tl.constexpr):
     """Return ``v`` (ROWS, COLS) rounded over the ranges ``low <= 0 <= high`` (ROWS, 1)."""
-    q = tl.zeros_like(low) + Q
+    q = tl.zeros_like(low) + q
     if SYMMETRIC:
         bound = tl.maximum(tl.maximum(high, -low), floor)
         scale = tl.minimum(tl.div_rn(bound, q), largest)
@@ -72,8 +72,8 @@ def _round_over_range(v, low, high, floor, largest, Q: tl.constexpr, SYMMETRIC: 
 
 @triton.jit
 def range_kernel(
-    x, y, bounds, flag, slices, n, floor, largest, parts,
-    Q: tl.constexpr, SYMMETRIC: tl.constexpr, WHOLE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    x, y, bounds, flag, slices, n, floor, largest, q, parts,
+    SYMMETRIC: tl.constexpr, WHOLE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
     PARTS: tl.constexpr,
 ):  # fmt: skip
     """Round each slice over its own range.
@@ -92,7 +92,7 @@ def range_kernel(
         known = (row < slices) & (part < parts)[None, :]
         low = tl.min(tl.load(at, mask=known, other=0.0), axis=1)[:, None]
         high = tl.max(tl.load(at + 1, mask=known, other=0.0), axis=1)[:, None]
-    tl.store(y + place, _round_over_range(v, low, high, floor, largest, Q, SYMMETRIC), mask=mask)
+    tl.store(y + place, _round_over_range(v, low, high, floor, largest, q, SYMMETRIC), mask=mask)
 
 
 @triton.jit

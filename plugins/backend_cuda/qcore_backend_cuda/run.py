@@ -203,8 +203,10 @@ def _launch(x: Tensor, codes: Codes | None, weight: PackedWeight, y: Tensor, con
         "HAS_ZERO": weight.has_zero,
         "ASM": _asm(weight.widths, kind, config.asm),
     }
+    # Signed bytes go from memory to the tensor cores as they lie.
+    data = weight.data.view(torch.int8) if integer and weight.widths == (8,) else weight.data
     common = (
-        weight.data,
+        data,
         weight.table,
         weight.scale,
         weight.zero,

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from qcore.backends import Backend, Kernel, KernelRequest, Probe, TrainingKernels
-from qcore.backends.plan.base import sum_bound
 from qcore.tensor import QTensor
 from qcore.tensor.encoded import largest_code
 from qcore_backend_cuda.machine import CAPABILITY, capability, interpreted, look
+
+if TYPE_CHECKING:
+    from qcore.backends.plan import Program
+    from qcore.backends.plan.base import Compiled
 
 __all__ = ["CudaBackend"]
 
 _LARGEST_SUM = (1 << 31) - 1
 _LARGEST_CODED = 255
-_ROUNDINGS = {torch.float32: 0.0, torch.float16: 2.0**-8, torch.bfloat16: 2.0**-5}
+_MOST_GROUPS = 16
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 class CudaBackend(Backend):
@@ -38,36 +43,41 @@ class CudaBackend(Backend):
             return f"the weight is on {request.device}, and it runs on {device}"
         if device == "cuda" and capability(request.device) < CAPABILITY:
             return f"compute capability {capability(request.device)}: {CAPABILITY} is needed"
-        if request.op == "conv2d":
-            return "no convolution yet"
+        if request.op == "conv2d" and not request.integer:
+            return None if request.scales != "group" else "no convolution with scales for groups of columns"
+        if request.conv is not None and not 1 <= request.conv.groups <= _MOST_GROUPS:
+            return f"{request.conv.groups} groups of channels: up to {_MOST_GROUPS} are served"
+        if request.conv is not None and request.weight_shape[0] % request.conv.groups:
+            return f"{request.weight_shape[0]} output channels in {request.conv.groups} groups"
         if not math.prod(request.weight_shape):
             return "a weight without elements"
         if request.scales == "group" and request.integer:
             return "integer activations with scales for groups of columns"
         if request.scales == "group" and (request.group_size or 0) % 32:
             return f"groups of {request.group_size} columns: multiples of 32 are served"
-        if not request.integer and request.dtype not in _ROUNDINGS:
+        if not request.integer and request.dtype not in _DTYPES:
             return f"weight-only layers in {request.dtype}: its float sums are float32"
         if request.integer and _largest_sum(request) > _LARGEST_SUM:
-            return f"{request.weight_shape[1]} columns: their sum of products may not fit 32 bits"
+            return f"{math.prod(request.weight_shape[1:])} terms an output: their sum of products may not fit 32 bits"
         return None
 
     def prepare(self, request: KernelRequest, weight: QTensor, bias: Tensor | None) -> Kernel:
         """Repack the weight into the layout of the kernels, some rows at a time."""
-        from qcore_backend_cuda.kernel import CudaKernel
-        from qcore_backend_cuda.linear import coded_linear_call, float_linear_call, linear_call
-        from qcore_backend_cuda.weights import PackedWeight
+        from qcore_backend_cuda.prepare import prepare
 
-        packed = PackedWeight.pack(weight, bias, integer=request.integer)
-        bound = 0.0
-        if not request.integer:
-            call, bound = float_linear_call(request, weight, bias, packed), _bound(request)
-        elif request.coded_input:
-            call = coded_linear_call(request, packed)
-        else:
-            call = linear_call(request, packed)
-        name = f"{request.op} triton, {'integer' if request.integer else 'float'} sums"
-        return CudaKernel(name, call, packed.nbytes, bound, request=request, weight=packed)
+        return prepare(request, weight, bias)
+
+    def compile(self, program: Program) -> Compiled | str:
+        """Return what runs all steps as one CUDA graph, or why there is none."""
+        from qcore_backend_cuda.graph import compile_graph
+
+        return compile_graph(program)
+
+    def experts(self, kernels: Sequence[Kernel]) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """Return what runs integer linear layers of one shape in one launch."""
+        from qcore_backend_cuda.experts import experts_call
+
+        return experts_call(kernels)
 
     def training_kernels(self, device: torch.device) -> TrainingKernels | None:
         """Return the fused fake quantization, on GPUs."""
@@ -78,14 +88,10 @@ class CudaBackend(Backend):
         return CudaTrainingKernels()
 
 
-def _bound(request: KernelRequest) -> float:
-    """Return the bound of float sums; in 16 bits the reference's own rounding of its weights and outputs prevails."""
-    return sum_bound(request.weight_shape[1]) + _ROUNDINGS[request.dtype]
-
-
 def _largest_sum(request: KernelRequest) -> int:
     scheme = request.activation
     largest = _LARGEST_CODED
     if scheme is not None:
         largest = (1 << (scheme.bits - 1)) - 1 if scheme.symmetric else (1 << scheme.bits) - 1
-    return request.weight_shape[1] * largest * max(largest_code(request.encoding, bits) for bits in request.bits)
+    terms = math.prod(request.weight_shape[1:])
+    return terms * largest * max(largest_code(request.encoding, bits) for bits in request.bits)

@@ -16,8 +16,13 @@ class CudaKernel(Kernel):
 
     Attributes:
         request: the layer.
-        weight: the prepared weight.
+        weights: the prepared weight: one, or one for each group of a convolution.
     """
 
     request: KernelRequest = field(kw_only=True)
-    weight: PackedWeight = field(kw_only=True)
+    weights: tuple[PackedWeight, ...] = field(kw_only=True)
+
+    @property
+    def weight(self) -> PackedWeight:
+        """The first weight."""
+        return self.weights[0]

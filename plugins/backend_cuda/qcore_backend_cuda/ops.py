@@ -1,8 +1,8 @@
 """The kernels as ``torch.library`` ops, through which ``torch.compile`` and ``torch.export`` pass.
 
-``qcore_cuda::linear(x, parts, facts, numbers)``: a packed linear layer on float inputs. Parts, facts and numbers are
-the prepared weight and the scheme of the input, as plain data: see :class:`qcore_backend_cuda.weights.PackedWeight`.
-Eager layers do not come this way: an op's dispatch takes longer than a small layer.
+``qcore_cuda::linear(x, parts, facts, numbers)``, a packed linear layer on float inputs, and
+``qcore_cuda::conv2d(x, parts, facts, numbers, walk)``, an integer convolution. Parts, facts and numbers are the prepared
+weight and the scheme of the input, as plain data: see :class:`qcore_backend_cuda.weights.PackedWeight`. Eager layers do not come this way: an op's dispatch takes longer than a small layer.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from torch import Tensor
 
 from qcore.errors import UsageError
 from qcore.tensor import ActivationScheme
+from qcore.tensor.arithmetic import Conv2dShape
 from qcore_backend_cuda.weights import PackedWeight
 
-__all__ = ["linear_op", "scheme_facts"]
+__all__ = ["conv2d_op", "linear_op", "scheme_facts"]
 
 _TENSORS = 8
 _SCHEME_FACTS = 4
@@ -47,10 +48,47 @@ def _linear_fake(x: Tensor, parts: Sequence[Tensor], facts: Sequence[int], numbe
     return x.new_empty((*x.shape[:-1], facts[_SCHEME_FACTS]))
 
 
+def _conv2d(
+    x: Tensor, parts: Sequence[Tensor], facts: Sequence[int], numbers: Sequence[float], walk: Sequence[int]
+) -> Tensor:
+    from qcore_backend_cuda import conv2d
+
+    bits, symmetric, per_token, static, groups, *rest = facts
+    each = len(rest) // groups
+    weights = tuple(
+        PackedWeight.from_parts(parts[_TENSORS * i : _TENSORS * (i + 1)], rest[each * i : each * (i + 1)])
+        for i in range(groups)
+    )
+    scheme = ActivationScheme(bits, bool(symmetric), bool(per_token), numbers[0])
+    fixed = parts[_TENSORS * groups] if static else None
+    return conv2d.conv2d_rows(x, weights, (walk[0], walk[1]), _conv_shape(walk, groups), scheme, fixed)
+
+
+def _conv2d_fake(
+    x: Tensor, parts: Sequence[Tensor], facts: Sequence[int], numbers: Sequence[float], walk: Sequence[int]
+) -> Tensor:
+    from qcore_backend_cuda import conv2d
+
+    groups, rows = facts[_SCHEME_FACTS], facts[_SCHEME_FACTS + 1]
+    size = conv2d.out_size((x.shape[2], x.shape[3]), (walk[0], walk[1]), _conv_shape(walk, groups))
+    return x.new_empty((x.shape[0], *size, groups * rows)).permute(0, 3, 1, 2)
+
+
+def _conv_shape(walk: Sequence[int], groups: int) -> Conv2dShape:
+    stride, padding, dilation = ((walk[i], walk[i + 1]) for i in (2, 4, 6))
+    return Conv2dShape(stride, padding, dilation, groups)
+
+
 _LIBRARY = torch.library.Library("qcore_cuda", "DEF")  # type: ignore[no-untyped-call]
-_LIBRARY.define("linear(Tensor x, Tensor[] parts, int[] facts, float[] numbers) -> Tensor")  # type: ignore[no-untyped-call]
-_LIBRARY.impl("linear", _linear, "CUDA")  # type: ignore[no-untyped-call]
-_LIBRARY.impl("linear", _linear, "CPU")  # type: ignore[no-untyped-call]
-torch.library.register_fake("qcore_cuda::linear", _linear_fake, lib=_LIBRARY)
+for _schema, _run, _fake in (
+    ("linear(Tensor x, Tensor[] parts, int[] facts, float[] numbers) -> Tensor", _linear, _linear_fake),
+    ("conv2d(Tensor x, Tensor[] parts, int[] facts, float[] numbers, int[] walk) -> Tensor", _conv2d, _conv2d_fake),
+):
+    _name = _schema.partition("(")[0]
+    _LIBRARY.define(_schema)  # type: ignore[no-untyped-call]
+    for _device in ("CUDA", "CPU"):  # the CPU's in the interpreter
+        _LIBRARY.impl(_name, _run, _device)  # type: ignore[no-untyped-call]
+    torch.library.register_fake(f"qcore_cuda::{_name}", _fake, lib=_LIBRARY)
 
 linear_op = torch.ops.qcore_cuda.linear.default
+conv2d_op = torch.ops.qcore_cuda.conv2d.default

@@ -74,11 +74,11 @@ def quantize_kernel(
             code = tl.minimum(tl.maximum(code + zero, 0.0), q) - 128.0
         else:
             code = tl.minimum(tl.maximum(code, -q), q)
-        # By way of int32: a float out of an int8's range has no defined int8, and NaN may come.
-        whole = tl.where(col < cols, code, 0.0).to(tl.int32)
+        # NaN has no code, nor does any whole number stand for it.
+        whole = tl.where((col < cols) & (code == code), code, 0.0).to(tl.int32)
         sums += whole
         tl.store(codes + m * stride + col, whole.to(tl.int8), mask=col < stride)
     tl.store(x_scale + m, scale)
     tl.store(x_sum + m, tl.sum(sums, axis=0))
     if AFFINE:
-        tl.store(x_less + m, (128.0 - zero).to(tl.int32))
+        tl.store(x_less + m, (128.0 - tl.where(zero == zero, zero, 0.0)).to(tl.int32))

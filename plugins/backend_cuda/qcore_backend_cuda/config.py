@@ -19,6 +19,9 @@ class Config:
         stages: depth of the software pipeline.
         split: programs that share the columns of a row (dot).
         asm: whether codes are decoded four at a time in PTX.
+        shared: whether all threads of a program have all its rows and share the input (gemv); it then takes as many
+            lanes at once as its threads load inputs.
+        fraction: whether codes of up to 4 bits are decoded to fractions, without zero points, for inputs of 16 bits.
     """
 
     kind: str
@@ -28,12 +31,16 @@ class Config:
     stages: int
     split: int = 1
     asm: bool = True
+    shared: bool = False
+    fraction: bool = False
 
     def __str__(self) -> str:
         """Return it in short."""
         split = f" split{self.split}" if self.split > 1 else ""
         how = "" if self.asm else " plain"
-        return f"{self.kind} {self.rows}x{self.across} w{self.warps} s{self.stages}{split}{how}"
+        how = " fraction" if self.fraction else how
+        across = "shared" if self.shared else str(self.across)
+        return f"{self.kind} {self.rows}x{across} w{self.warps} s{self.stages}{split}{how}"
 
 
 def default_config(count: int, rows: int, cols: int, *, integer: bool, wide: bool) -> Config:
@@ -61,8 +68,14 @@ def candidates(count: int, *, integer: bool, wide: bool) -> list[Config]:
     if count <= 4 or wide:
         found += [
             Config("gemv", rows, across, warps, 2)
-            for rows, across, warps in ((4, 512, 4), (8, 256, 4), (8, 512, 4), (16, 256, 4), (16, 512, 8), (4, 1024, 4))
+            for rows, across, warps in ((4, 512, 4), (8, 256, 4), (8, 512, 4), (16, 512, 8))
         ]
+        found += [Config("gemv", rows, 0, warps, 2, shared=True) for rows, warps in ((4, 2), (8, 2), (4, 4), (8, 4))]
+    if count <= 4 and not wide and not integer:
+        sizes = ((4, 2), (8, 2), (4, 4), (8, 4), (16, 4))
+        found += [Config("gemv", rows, 0, warps, 2, shared=True, fraction=True) for rows, warps in sizes]
+    if count <= 4 and integer:
+        found += [Config("gemv", rows, 0, warps, 2, shared=True) for rows, warps in ((8, 1), (4, 1))]
     if not wide and count <= 256:
         across = 16 if count <= 16 else 32 if count <= 32 else 64
         found += [

@@ -1,8 +1,9 @@
 """The kernels as ``torch.library`` ops, through which ``torch.compile`` and ``torch.export`` pass.
 
 ``qcore_cuda::linear(x, parts, facts, numbers)``, a packed linear layer on float inputs, and
-``qcore_cuda::conv2d(x, parts, facts, numbers, walk)``, an integer convolution. Parts, facts and numbers are the prepared
-weight and the scheme of the input, as plain data: see :class:`qcore_backend_cuda.weights.PackedWeight`. Eager layers do not come this way: an op's dispatch takes longer than a small layer.
+``qcore_cuda::conv2d(x, parts, facts, numbers, walk)``, an integer convolution. Parts, facts and numbers are the
+prepared weight and the scheme of the input, as plain data: see :class:`qcore_backend_cuda.weights.PackedWeight`. Eager
+layers do not come this way: an op's dispatch takes longer than a small layer.
 """
 
 from __future__ import annotations

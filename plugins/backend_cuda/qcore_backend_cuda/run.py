@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from qcore.tensor import ActivationScheme
 from qcore.tensor.integer import TINY, affine_scale, symmetric_scale
 from qcore_backend_cuda.config import Config
-from qcore_backend_cuda.kernels.assembly import FIELDS_ASM
+from qcore_backend_cuda.kernels.assembly import assembly
 from qcore_backend_cuda.kernels.decode import decode_kernel
 from qcore_backend_cuda.kernels.linear import DP4A, dot_kernel, finish_kernel, gemv_kernel
 from qcore_backend_cuda.kernels.quantize import quantize_kernel
@@ -149,9 +149,22 @@ def decode(weight: PackedWeight, dtype: torch.dtype, *, asm: bool = True) -> Ten
                 rows, weight.rows, weight.cols, stride, row_nbytes(weight.cols, bits, weight.lanes),
                 BITS=bits, LANES=weight.lanes, STEPS=steps(bits), OFFSET=offset,
                 HAS_ZERO=weight.has_zero, GROUP=weight.group_size, ROWS=16, dtype=_DTYPES[dtype],
-                ASM=_asm([bits], kind, asm), num_warps=4, enable_fp_fusion=False,
+                ASM=_asm([bits], [0.0 if integer else offset], kind, asm), num_warps=4, enable_fp_fusion=False,
             )  # fmt: skip
     return out
+
+
+def _in_fours(data: Tensor, x: Tensor, config: Config, tile: int) -> bool:
+    """Return whether each thread's bytes come in runs of a row, as loads of 16 do: those that one sum takes in."""
+    aligned = (data.data_ptr() | x.data_ptr() | x.stride(0)) % 16 == 0
+    return aligned and config.rows * tile >= 16 * 32 * config.warps and not interpreted()
+
+
+def _in_fractions(x: Tensor, weight: PackedWeight, config: Config) -> bool:
+    """Return whether codes come as fractions, and the sum of the inputs makes up for it."""
+    wanted = config.kind == "gemv" and config.fraction and config.shared and config.asm and not interpreted()
+    narrow = max(weight.widths) <= 4 and x.dtype in (torch.float16, torch.bfloat16)
+    return wanted and narrow and not weight.has_zero and not weight.group_size
 
 
 def _written(dtype: torch.dtype) -> torch.dtype:
@@ -159,11 +172,12 @@ def _written(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if interpreted() else dtype
 
 
-def _asm(widths: Sequence[int], kind: str, asm: bool) -> tuple[str, ...]:
+def _asm(widths: Sequence[int], offsets: Sequence[float], kind: str, asm: bool) -> tuple[str, ...]:
     """Return eight places for each width, the first ones with its lines."""
     if not asm or interpreted():
         return ()
-    return tuple(line for bits in widths for line in (*FIELDS_ASM[bits, kind], *[""] * 8)[:8])
+    lines = (assembly(bits, kind, offset) for bits, offset in zip(widths, offsets, strict=True))
+    return tuple(line for found in lines for line in (*found, *[""] * 8)[:8])
 
 
 def _dense_blocks(count: int) -> tuple[int, int, int, int]:
@@ -184,7 +198,9 @@ def _launch(x: Tensor, codes: Codes | None, weight: PackedWeight, y: Tensor, con
     integer = codes is not None
     count = len(x)
     per_row = (codes.scale, codes.total, codes.less) if codes is not None else (weight.scale,) * 3
+    fraction = _in_fractions(x, weight, config)
     kind = "float32" if config.kind == "gemv" and not integer else _KINDS[x.dtype]
+    offsets = (0.0,) * len(weight.widths) if integer else weight.float_offsets()
     facts: dict[str, Any] = {
         "A": weight.step,
         "AX": 1 if codes is None else codes.step,
@@ -198,10 +214,10 @@ def _launch(x: Tensor, codes: Codes | None, weight: PackedWeight, y: Tensor, con
         "SEGMENTS": len(weight.widths),
         "WIDTHS": weight.widths,
         "STEPS": tuple(steps(bits) for bits in weight.widths),
-        "OFFSETS": (0.0,) * len(weight.widths) if integer else weight.float_offsets(),
+        "OFFSETS": offsets,
         "LANES": weight.lanes,
         "HAS_ZERO": weight.has_zero,
-        "ASM": _asm(weight.widths, kind, config.asm),
+        "ASM": _asm(weight.widths, offsets, "fraction" if fraction else kind, config.asm),
     }
     # Signed bytes go from memory to the tensor cores as they lie.
     data = weight.data.view(torch.int8) if integer and weight.widths == (8,) else weight.data
@@ -219,11 +235,13 @@ def _launch(x: Tensor, codes: Codes | None, weight: PackedWeight, y: Tensor, con
     blocks = sum(triton.cdiv(rows, config.rows) for rows in weight.counts)
     with on_device(x):
         if config.kind == "gemv":
+            shared = 16 // x.element_size() if config.shared and not weight.group_size else 0
             tile = weight.lanes if weight.group_size else max(config.across, weight.lanes)
-            dot4 = DP4A if integer and config.asm and not interpreted() else ""
+            tile = shared * 32 * config.warps if shared else tile
+            dot4 = DP4A if integer and config.asm and _in_fours(data, x, config, tile) else ""
             gemv_kernel[(blocks, count)](
-                x, *per_row, *common, y, weight.rows, weight.cols, x.stride(0), weight.rows,
-                ROWS=config.rows, TILE=tile, DOT4=dot4, **facts, **layout, **options,
+                x, *per_row, *common, y, weight.rows, weight.cols, x.stride(0), weight.rows, 0,
+                ROWS=config.rows, TILE=tile, DOT4=dot4, SHARED=shared, FRACTION=fraction, **facts, **layout, **options,
             )  # fmt: skip
             return
         grid = (blocks * triton.cdiv(count, config.across), config.split)

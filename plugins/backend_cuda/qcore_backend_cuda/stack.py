@@ -16,15 +16,13 @@ __all__ = ["stack"]
 
 
 def stack(weights: Sequence[PackedWeight]) -> PackedWeight | None:
-    """Return integer layers of one shape as one layer, outputs one layer after the other; None: they do not go together.
+    """Return integer layers of one shape as one layer, outputs one after the other; None: they do not go together.
 
     They may have different widths and encodings, but their codes must step alike.
     """
     first = weights[0]
-    if any(
-        not w.integer or w.group_size or (w.rows, w.cols, w.step) != (first.rows, first.cols, first.step)
-        for w in weights
-    ):
+    shape = (first.rows, first.cols, first.step)
+    if any(not weight.integer or (weight.rows, weight.cols, weight.step) != shape for weight in weights):
         return None
     lanes = min(weight.lanes for weight in weights)
     even = [_with_lanes(weight, lanes) for weight in weights]

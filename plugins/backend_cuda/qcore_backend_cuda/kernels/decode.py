@@ -81,9 +81,10 @@ def _field(byte, SHIFT: tl.constexpr, WIDTH: tl.constexpr):
 
 @triton.jit
 def fields(
-    low, mid, high, BITS: tl.constexpr, STEP: tl.constexpr, dtype: tl.constexpr, ASM: tl.constexpr, AT: tl.constexpr
+    low, mid, high, BITS: tl.constexpr, STEP: tl.constexpr, dtype: tl.constexpr, ASM: tl.constexpr, AT: tl.constexpr,
+    OFFSET: tl.constexpr,
 ):  # fmt: skip
-    """Return the numbers of a step, in ``dtype``: unsigned codes; as int8 those of 8 bits come less 128.
+    """Return the numbers of a step: unsigned codes plus ``OFFSET``, as int8 those of 8 bits less 128.
 
     ``ASM`` holds, from ``AT`` on, the lines of :mod:`qcore_backend_cuda.kernels.assembly` for this width and dtype, or
     an empty one there, or is empty.
@@ -113,6 +114,8 @@ def fields(
         else:
             code = _field(low, STEP * BITS, BITS)
         out = code.to(dtype)
+        if OFFSET != 0.0:
+            out = (out + OFFSET).to(dtype)
     return out
 
 
@@ -160,10 +163,10 @@ def decode_kernel(
         col = (chunk * STEPS + step) * LANES + lane
         places = out + row.to(tl.int64)[:, None] * stride + col[None, :]
         if dtype == tl.int8:
-            value = fields(low, mid, high, BITS, step, tl.int8, ASM, 0)
+            value = fields(low, mid, high, BITS, step, tl.int8, ASM, 0, 0.0)
             tl.store(places, tl.where(col[None, :] < cols, value, 0), mask=inside & (col[None, :] < stride))
         else:
-            value = fields(low, mid, high, BITS, step, tl.float32, ASM, 0) + OFFSET
+            value = fields(low, mid, high, BITS, step, tl.float32, ASM, 0, OFFSET)
             group = 0
             if GROUP > 0:
                 group = (chunk * STEPS + step) * LANES // GROUP

@@ -61,22 +61,27 @@ def _segment(table, all_rows, i: tl.constexpr, SEGMENTS: tl.constexpr):
 @triton.jit
 def _gemv_block(
     x, data, zero, scale, local, rows, all_rows, first, m, cols, x_stride, lanes_total,
-    BITS: tl.constexpr, LANES: tl.constexpr, STEPS: tl.constexpr, OFFSET: tl.constexpr, HAS_ZERO: tl.constexpr,
-    GROUP: tl.constexpr, INTEGER: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr, ASM: tl.constexpr,
-    AT: tl.constexpr, DOT4: tl.constexpr,
+    unknown, BITS: tl.constexpr, LANES: tl.constexpr, STEPS: tl.constexpr, OFFSET: tl.constexpr,
+    HAS_ZERO: tl.constexpr, GROUP: tl.constexpr, INTEGER: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
+    ASM: tl.constexpr, AT: tl.constexpr, DOT4: tl.constexpr, SHARED: tl.constexpr, FRACTION: tl.constexpr,
 ):  # fmt: skip
     """Return the sums of ``ROWS`` rows of a block of one width with one row of input."""
     COUNT: tl.constexpr = BITS * STEPS // 8
     row = local * ROWS + tl.arange(0, ROWS)
     inside = row < rows
     x_at = x + m.to(tl.int64) * x_stride
-    # Each row loads the input for itself: shared by a program's rows, it would have to change hands between threads.
-    same = tl.zeros((ROWS, 1), dtype=tl.int32)
+    # Shared by a program's rows, the input may have to change hands between threads, unless its layout is the bytes'.
+    same = tl.zeros((1 if SHARED > 0 else ROWS, 1), dtype=tl.int32)
     start_of_row = data + row.to(tl.int64) * (lanes_total * COUNT)
+    if SHARED > 0:
+        # A thread holds as many lanes as it loads inputs at once if no more bytes are known to be aligned than that.
+        start_of_row += unknown * SHARED
     if INTEGER:
         acc = tl.zeros((ROWS, TILE), dtype=tl.int32)
     else:
         acc = tl.zeros((ROWS, TILE), dtype=tl.float32)
+    if FRACTION:
+        inputs = tl.zeros((1, TILE), dtype=tl.float32)
     if HAS_ZERO and GROUP == 0 and not INTEGER:
         less = tl.load(zero + first + row, mask=inside, other=0.0)[:, None]
     for start in range(0, lanes_total, TILE):
@@ -84,20 +89,20 @@ def _gemv_block(
         chunk = lane // LANES
         at = start_of_row[:, None] + (chunk * (LANES * COUNT) + lane % LANES)[None, :]
         same_lane = same + lane[None, :]
-        mask = inside[:, None] & (same_lane < lanes_total)
+        mask = inside[:, None] & (lane < lanes_total)[None, :]
         b0, b1, b2, b3, b4, b5, b6 = load_bytes(at, mask, LANES, COUNT, True)
         for step in tl.static_range(STEPS):
             low, mid, high = plane_bytes(b0, b1, b2, b3, b4, b5, b6, BITS, step)
             col = chunk * (LANES * STEPS) + step * LANES + lane % LANES
             if INTEGER:
-                w = fields(low, mid, high, BITS, step, tl.int8, ASM, AT)
+                w = fields(low, mid, high, BITS, step, tl.int8, ASM, AT, 0.0)
                 given = tl.load(x_at + (same + col[None, :]), mask=same_lane < lanes_total, other=0)
                 if len(DOT4) > 0:
                     acc = tl.inline_asm_elementwise(DOT4, "=r,=r,=r,=r,r,r,r,r,r,r", [w, given, acc], tl.int32, True, 4)
                 else:
                     acc += w.to(tl.int32) * given.to(tl.int32)
             else:
-                w = fields(low, mid, high, BITS, step, tl.float32, ASM, AT) + OFFSET
+                w = fields(low, mid, high, BITS, step, tl.float32, ASM, AT, OFFSET)
                 given = tl.load(x_at + (same + col[None, :]), mask=same + col[None, :] < cols, other=0.0)
                 if GROUP > 0:
                     # One chunk a tile: all lanes of a step have one scale. Beyond the last column there is none.
@@ -109,19 +114,31 @@ def _gemv_block(
                 elif HAS_ZERO:
                     w -= less
                 acc += w * given.to(tl.float32)
-    return tl.sum(acc, axis=1)
+                if FRACTION:
+                    inputs += given.to(tl.float32)
+    if FRACTION:
+        # The decoded numbers were 1 + code / 2**BITS.
+        whole = tl.sum(tl.sum(inputs, axis=1), axis=0)
+        return (tl.sum(acc, axis=1) - whole) * (1 << BITS) + whole * OFFSET
+    else:
+        return tl.sum(acc, axis=1)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["unknown"])
 def gemv_kernel(
     x, x_scale, x_sum, x_less, data, table, scale, zero, offset, total, bias, order, y,
-    all_rows, cols, x_stride, y_stride, A: tl.constexpr, AX: tl.constexpr,
+    all_rows, cols, x_stride, y_stride, unknown, A: tl.constexpr, AX: tl.constexpr,
     SEGMENTS: tl.constexpr, WIDTHS: tl.constexpr, STEPS: tl.constexpr, OFFSETS: tl.constexpr,
     LANES: tl.constexpr, HAS_ZERO: tl.constexpr, GROUP: tl.constexpr, INTEGER: tl.constexpr, HAS_BIAS: tl.constexpr,
     HAS_ORDER: tl.constexpr, AFFINE: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr, ASM: tl.constexpr,
-    DOT4: tl.constexpr,
+    DOT4: tl.constexpr, SHARED: tl.constexpr, FRACTION: tl.constexpr,
 ):  # fmt: skip
-    """Write the outputs of one row of input for ``ROWS`` rows of the weight; grid (blocks of rows, rows of input)."""
+    """Write the outputs of one row of input for ``ROWS`` rows of the weight; grid (blocks of rows, rows of input).
+
+    ``unknown`` is 0. With ``SHARED``, the inputs of one load of 16 bytes, a thread has all rows of the program, and
+    they share what it loads of the input; ``TILE`` must then be ``SHARED`` times the threads. ``FRACTION`` says that
+    the lines of ``ASM`` give ``1 + code / 2**bits``, which takes an operation less; it needs ``SHARED``.
+    """
     program = tl.program_id(0)
     m = tl.program_id(1)
     before = 0
@@ -132,8 +149,8 @@ def gemv_kernel(
             local = program - before
             acc = _gemv_block(
                 x, data + begin, zero, scale, local, rows, all_rows, first, m, cols, x_stride,
-                tl.cdiv(cols, LANES * STEPS[i]) * LANES, WIDTHS[i], LANES, STEPS[i], OFFSETS[i], HAS_ZERO, GROUP,
-                INTEGER, ROWS, TILE, ASM, 8 * i, DOT4,
+                tl.cdiv(cols, LANES * STEPS[i]) * LANES, unknown, WIDTHS[i], LANES, STEPS[i], OFFSETS[i], HAS_ZERO,
+                GROUP, INTEGER, ROWS, TILE, ASM, 8 * i, DOT4, SHARED, FRACTION,
             )  # fmt: skip
             row = local * ROWS + tl.arange(0, ROWS)
             inside = row < rows
@@ -178,13 +195,12 @@ def _dot_block(
             low, mid, high = plane_bytes(b0, b1, b2, b3, b4, b5, b6, BITS, step)
             col = (chunk * STEPS + step) * LANES
             if INTEGER:
-                w = fields(low, mid, high, BITS, step, tl.int8, ASM, AT)
+                w = fields(low, mid, high, BITS, step, tl.int8, ASM, AT, 0.0)
                 given = tl.load(x_at + col)
                 acc = tl.dot(w, given, acc, out_dtype=tl.int32)
             else:
                 # Whole and half codes of 8 bits are exact in every dtype that comes here.
-                w = fields(low, mid, high, BITS, step, x.dtype.element_ty, ASM, AT) + OFFSET
-                w = w.to(x.dtype.element_ty)
+                w = fields(low, mid, high, BITS, step, x.dtype.element_ty, ASM, AT, OFFSET)
                 given = tl.load(x_at + col, mask=(col + lane < cols)[:, None], other=0.0)
                 if GROUP > 0:
                     place = col // GROUP * all_rows + first + row

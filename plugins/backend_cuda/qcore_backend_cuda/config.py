@@ -22,6 +22,7 @@ class Config:
         shared: whether all threads of a program have all its rows and share the input (gemv); it then takes as many
             lanes at once as its threads load inputs.
         fraction: whether codes of up to 4 bits are decoded to fractions, without zero points, for inputs of 16 bits.
+        registers: the most registers a thread may take, so that more programs run at once; 0: as many as it likes.
     """
 
     kind: str
@@ -33,12 +34,14 @@ class Config:
     asm: bool = True
     shared: bool = False
     fraction: bool = False
+    registers: int = 0
 
     def __str__(self) -> str:
         """Return it in short."""
         split = f" split{self.split}" if self.split > 1 else ""
         how = "" if self.asm else " plain"
         how = " fraction" if self.fraction else how
+        how += f" r{self.registers}" if self.registers else ""
         across = "shared" if self.shared else str(self.across)
         return f"{self.kind} {self.rows}x{across} w{self.warps} s{self.stages}{split}{how}"
 
@@ -72,8 +75,9 @@ def candidates(count: int, *, integer: bool, wide: bool) -> list[Config]:
         ]
         found += [Config("gemv", rows, 0, warps, 2, shared=True) for rows, warps in ((4, 2), (8, 2), (4, 4), (8, 4))]
     if count <= 4 and not wide and not integer:
-        sizes = ((4, 2), (8, 2), (4, 4), (8, 4), (16, 4))
+        sizes = ((4, 2), (8, 2), (4, 4), (8, 4))
         found += [Config("gemv", rows, 0, warps, 2, shared=True, fraction=True) for rows, warps in sizes]
+        found += [Config("gemv", 8, 0, 4, 2, shared=True, fraction=True, registers=most) for most in (128, 168)]
     if count <= 4 and integer:
         found += [Config("gemv", rows, 0, warps, 2, shared=True) for rows, warps in ((8, 1), (4, 1))]
     if not wide and count <= 256:

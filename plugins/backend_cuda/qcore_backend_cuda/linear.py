@@ -16,7 +16,7 @@ from qcore.tensor.layers import linear
 from qcore_backend_cuda.config import Config
 from qcore_backend_cuda.ops import linear_op, scheme_facts
 from qcore_backend_cuda.run import Codes, quantize, run_float, run_integer, static_numbers
-from qcore_backend_cuda.tune import config_for
+from qcore_backend_cuda.tune import config_for, tune
 from qcore_backend_cuda.weights import PackedWeight
 
 __all__ = ["Call", "Input", "check_input", "coded", "coded_linear_call", "float_linear_call", "linear_call"]
@@ -48,7 +48,11 @@ def integer_rows(
     """Return the outputs of an integer layer on float ``x`` (..., features)."""
     rows = _rows(x, x.dtype if x.dtype is not torch.float64 else torch.float32)
     codes = quantize(rows, scheme, fixed, weight.stride)
-    y = run_integer(codes, weight, x.dtype, config or config_for(weight, len(rows), x.dtype))
+
+    def run(chosen: Config) -> Tensor:
+        return run_integer(codes, weight, x.dtype, chosen)
+
+    y = run(config or tune(weight, len(rows), x.dtype, run))
     return y.reshape(*x.shape[:-1], weight.rows)
 
 
@@ -72,7 +76,11 @@ def float_linear_call(request: KernelRequest, packed: QTensor, bias: Tensor | No
 def float_rows(x: Tensor, weight: PackedWeight, config: Config | None = None) -> Tensor:
     """Return the outputs of a weight-only layer on ``x`` (..., features)."""
     rows = _rows(x, x.dtype)
-    y = run_float(rows, weight, config or config_for(weight, len(rows), x.dtype))
+
+    def run(chosen: Config) -> Tensor:
+        return run_float(rows, weight, chosen)
+
+    y = run(config or tune(weight, len(rows), x.dtype, run))
     return y.reshape(*x.shape[:-1], weight.rows)
 
 

@@ -115,13 +115,8 @@ def run_integer(x: Codes, weight: PackedWeight, dtype: torch.dtype, config: Conf
 def run_float(x: Tensor, weight: PackedWeight, config: Config) -> Tensor:
     """Return ``y`` (rows, weight rows) in the dtype of ``x`` (rows, cols), with float32 sums."""
     if config.kind == "dense":
-        bias = weight.bias.to(x.dtype) if weight.has_bias else None
-        y = F.linear(x, decode(weight, x.dtype, asm=config.asm))
-        y = y if not weight.has_order else torch.empty_like(y).index_copy_(1, weight.order.long(), y)
-        if bias is None:
-            return y
-        out = bias if not weight.has_order else torch.empty_like(bias).index_copy_(0, weight.order.long(), bias)
-        return y + out
+        y = F.linear(x, decode(weight, x.dtype, asm=config.asm), weight.bias.to(x.dtype) if weight.has_bias else None)
+        return torch.empty_like(y).index_copy_(1, weight.order.long(), y) if weight.has_order else y
     y = torch.empty((len(x), weight.rows), dtype=_written(x.dtype), device=x.device)
     _launch(x.float() if interpreted() and x.dtype is torch.bfloat16 else x, None, weight, y, config)
     return y.to(x.dtype)
@@ -232,6 +227,8 @@ def _launch(x: Tensor, codes: Codes | None, weight: PackedWeight, y: Tensor, con
         weight.order,
     )
     options = {"num_warps": config.warps, "num_stages": config.stages, "enable_fp_fusion": not integer}
+    if config.registers and not interpreted():
+        options["maxnreg"] = config.registers
     blocks = sum(triton.cdiv(rows, config.rows) for rows in weight.counts)
     with on_device(x):
         if config.kind == "gemv":

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 
 import pytest
 import torch
 
 from qcore_backend_cuda.machine import INTERPRET_VARIABLE
 
-pytest.importorskip("triton", reason="triton is not installed")
+if find_spec("triton") is None:
+    pytest.skip("triton is not installed", allow_module_level=True)
 
 ON_GPU = torch.cuda.is_available() and os.environ.get(INTERPRET_VARIABLE) != "1"
 DEVICE = "cuda" if ON_GPU else "cpu"

@@ -169,3 +169,21 @@ def test_torch_library_finds_no_fault_with_the_op(scales: str, device: torch.dev
             fixed = static_numbers(scheme, device)
         arguments = (given.x, *_parts(packed(given, integer=scheme is not None), scheme, fixed))
         torch.library.opcheck(linear_op, arguments)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_a_row_with_nan_or_infinity_gives_nan_and_no_other_row_does(bad: float, device: torch.device) -> None:
+    low = torch.full((1, 1), -1.5, device=device)
+    for scheme in (
+        ActivationScheme(8),
+        ActivationScheme(8, False),
+        ActivationScheme(8, True, False, low=low, high=-low),
+    ):
+        given = problem(coded_weight("uint", 4, (5, 70), "row"), normal((3, 70), torch.float32), scheme).to(str(device))
+        kernel = CudaBackend().prepare(given.request, QTensor.pack(given.weight), given.bias)
+        assert isinstance(given.x, Tensor)
+        spoilt = given.x.clone()
+        spoilt[1, 33] = bad
+        got, wanted = kernel.call(spoilt), kernel.call(given.x)
+        assert got[1].isnan().all()
+        assert torch.equal(got[::2], wanted[::2])

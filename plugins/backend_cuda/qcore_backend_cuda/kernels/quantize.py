@@ -30,7 +30,7 @@ def quantize_kernel(
         x: floats (rows, cols), rows ``x_stride`` apart.
         fixed: float32 (3,), scale, inverse and zero point of a static range.
         codes: int8 (rows, stride), affine codes less 128; zeros beyond ``cols``.
-        x_scale: float32 (rows,).
+        x_scale: float32 (rows,); NaN where a row holds NaN or infinity, so that all its outputs are NaN.
         x_sum: int32 (rows,), the sum of what stands in ``codes``.
         x_less: int32 (rows,), what is to be added to ``codes`` to get codes less their zero point; only if ``AFFINE``.
         cols, x_stride, stride: sizes.
@@ -66,9 +66,11 @@ def quantize_kernel(
             inverse = tl.div_rn(q, bound)
             zero = 0.0
     sums = tl.zeros((BLOCK,), dtype=tl.int32)
+    spoilt = tl.zeros((BLOCK,), dtype=tl.float32)
     for start in range(0, stride, BLOCK):
         col = start + place
         v = tl.load(x + m * x_stride + col, mask=col < cols, other=0.0).to(tl.float32)
+        spoilt += v * 0.0
         code = nearest(v * inverse)
         if AFFINE:
             code = tl.minimum(tl.maximum(code + zero, 0.0), q) - 128.0
@@ -78,7 +80,7 @@ def quantize_kernel(
         whole = tl.where((col < cols) & (code == code), code, 0.0).to(tl.int32)
         sums += whole
         tl.store(codes + m * stride + col, whole.to(tl.int8), mask=col < stride)
-    tl.store(x_scale + m, scale)
+    tl.store(x_scale + m, scale + tl.sum(spoilt, axis=0))
     tl.store(x_sum + m, tl.sum(sums, axis=0))
     if AFFINE:
         tl.store(x_less + m, (128.0 - tl.where(zero == zero, zero, 0.0)).to(tl.int32))

@@ -62,6 +62,7 @@ class Worker:
         self.index, self.workers, self.options = index, workers, ["--device", device, "--only", only]
         self.path = folder / f"{index}.jsonl"
         self.path.touch()
+        self.errors = folder / f"{index}.err"
         self.lost: list[dict[str, Any]] = []
         self.done = False
         self.start(0)
@@ -71,7 +72,8 @@ class Worker:
         where = ["--worker", f"{self.index}/{self.workers}", "--start", str(number), "--log", str(self.path)]
         command = [sys.executable, __file__, *self.options, *where]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
+        with self.errors.open("w") as errors:
+            self.process = subprocess.Popen(command, stdout=errors, stderr=errors, env=environment)
         self.since, self.size = time.monotonic(), self.path.stat().st_size
 
     def records(self) -> list[dict[str, Any]]:
@@ -95,7 +97,7 @@ class Worker:
         if stuck:
             self.process.kill()
             self.process.wait()
-        error = self.process.stderr.read().decode()[-800:] if self.process.stderr else ""
+        error = self.errors.read_text()[-800:]
         last = records[-1] if records else {"number": -1, "name": "before the first call"}
         if "ok" not in last:
             self.lost.append(

@@ -239,7 +239,7 @@ def qat_step(wait: Wait) -> Iterator[Row]:
         if rule is not None:
             rule = {role: chosen for role, chosen in rule.items() if chosen}
             model = qcore.quantize(model, {"type:Conv2d": rule, "type:Linear": rule})
-        model = model.cuda().train()
+        model = model.to(DEVICE).train()
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
 
         def run() -> None:

@@ -30,6 +30,8 @@ _LARGEST = 2.0**128 - 2.0**106
 _WHOLE = 16384
 """Columns of a slice that a tile holds whole."""
 _TILE = 4096
+_INTERPRETED_TILE = 1 << 15
+"""In Python a program takes as long for many numbers as for few."""
 _PARTS = 512
 _LEVELS = 5
 
@@ -47,7 +49,7 @@ class CudaTrainingKernels(TrainingKernels):
         with on_device(x):
             if n <= _WHOLE:
                 cols = max(triton.next_power_of_2(n), 16)
-                rows = max(_TILE // cols, 1)
+                rows = max(_tile() // cols, 1)
             else:
                 rows, cols = 1, _TILE
                 parts = min(triton.cdiv(n, _TILE), _PARTS)
@@ -172,6 +174,11 @@ def _readable(x: Tensor, what: str) -> Tensor:
     return x.contiguous().resolve_neg()
 
 
+def _tile() -> int:
+    """Return the numbers that a program takes, about."""
+    return _INTERPRETED_TILE if interpreted() else _TILE
+
+
 def _warps(elements: int) -> int:
     return 4 if elements <= _TILE else 8 if elements <= 2 * _TILE else 16
 
@@ -179,7 +186,7 @@ def _warps(elements: int) -> int:
 def _tiles(x: Tensor) -> tuple[tuple[int], dict[str, int | bool]]:
     """Return the grid, and what a launch says of a tile."""
     slices, n = x.shape
-    cols = min(max(triton.next_power_of_2(n), 16), _TILE)
-    rows = max(_TILE // cols, 1)
+    cols = min(max(triton.next_power_of_2(n), 16), _tile())
+    rows = max(_tile() // cols, 1)
     tile: dict[str, int | bool] = {"ROWS": rows, "COLS": cols, "num_warps": 4, "enable_fp_fusion": False}
     return (triton.cdiv(n, cols) * triton.cdiv(slices, rows),), tile

@@ -54,7 +54,7 @@ def tasks(device: str, worker: int, workers: int) -> list[Task]:
     Neighbours, which share compiled kernels, go to one process; and each runs some of every group before it runs the
     rest, so that what there is no time for is a part of each group.
     """
-    groups = (_widths(device), _large(device), _shared(device), _training(), _whole())
+    groups = (_widths(device), _large(device), _shared(device), _training(), _whole(device))
     share = []
     for group in groups:
         every = list(group)
@@ -112,13 +112,68 @@ def _training() -> Iterator[Task]:
             yield f"{check.__name__}: {name}", run
 
 
-def _whole() -> Iterator[Task]:
-    for name in (
+def _whole(device: str) -> Iterator[Task]:
+    names = (
         "check_kernel_leaves_its_inputs_alone",
         "check_experts_equal_one_by_one",
         "check_plans_compute_their_steps",
-    ):
-        yield name, lambda name=name: getattr(backend_checks, name)(OFFER)
+    )
+    yield "a packed model, and its plan as a graph", lambda: _model(device)
+    yield "ops", lambda: _ops(device)
+    for name in names:
+        yield name, lambda name=name: getattr(backend_checks, f"check_{name}")(OFFER)
+
+
+def _model(device: str) -> None:
+    """Pack a model of convolutions and linear layers, compare with eval mode, and its graph with both."""
+    import qcore
+    from qcore.plugins import default
+
+    if "backend_cuda" not in {status.name for status in default().plugins}:
+        default().add("qcore_backend_cuda", "backend_cuda")
+    layers = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
+        torch.nn.Flatten(), torch.nn.Linear(128, 70), torch.nn.ReLU(), torch.nn.Linear(70, 5),
+    )  # fmt: skip
+    rule = {"weight": "core/int(bits=4)", "input": 'core/int(bits=8, granularity="token")'}
+    quantized = qcore.quantize(layers.to(device), {"type:Conv2d": rule, "type:Linear": rule}).eval()
+    packed = qcore.pack(quantized).eval()
+    backends = {row["backend"] for row in qcore.explain(packed).rows}
+    if device == "cuda" and backends != {"backend_cuda/cuda"}:
+        raise Mismatch(f"it runs on {backends}")
+    for rows in (4, 1, 4):
+        x = torch.randn(rows, 3, 8, 8, device=device)
+        with torch.no_grad():
+            compare(packed(x), quantized(x), "the packed model")
+    if device != "cuda":
+        return
+    plan = qcore.compile_plan(packed)
+    if plan.backend != "backend_cuda/cuda":
+        raise Mismatch(f"the plan runs on {plan.backend}: {plan.refused}")
+    for rows in (1, 7, 1, 0, 7):
+        x = torch.randn(rows, 3, 8, 8, device=device)
+        with torch.no_grad():
+            got, wanted = plan(x), packed(x)
+        off = float((got - wanted).abs().max()) if rows else 0.0
+        if got.shape != wanted.shape or off > 1e-5 * float(wanted.abs().max() if rows else 1.0):
+            raise Mismatch(f"the plan of {rows} rows is off by {off}")
+
+
+def _ops(device: str) -> None:
+    """Let torch look for faults in the ops."""
+    from qcore.testing.backend_problems import TOKENS, WALKS, coded_weight
+    from qcore_backend_cuda.conv2d import op_arguments as conv2d_arguments
+    from qcore_backend_cuda.linear import op_arguments as linear_arguments
+    from qcore_backend_cuda.ops import conv2d_op, linear_op
+
+    for scheme in (None, TOKENS):
+        given = problem(coded_weight("int", 4, (5, 70), "row"), torch.randn(2, 3, 70), scheme).to(device)
+        kernel = CudaBackend().prepare(given.request, QTensor.pack(given.weight), given.bias)
+        torch.library.opcheck(linear_op, (given.x, *linear_arguments(kernel.request, kernel.weight)))
+    for shape, walk in WALKS[1], WALKS[3]:
+        given = problem(coded_weight("int", 4, shape, "row"), torch.randn(2, 3, 7, 9), TOKENS, conv=walk).to(device)
+        kernel = CudaBackend().prepare(given.request, QTensor.pack(given.weight), given.bias)
+        torch.library.opcheck(conv2d_op, (given.x, *conv2d_arguments(kernel.request, kernel.weights)))
 
 
 def _widths(device: str) -> Iterator[Task]:

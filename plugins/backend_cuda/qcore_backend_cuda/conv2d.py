@@ -23,7 +23,7 @@ from qcore_backend_cuda.run import Codes, on_device, quantize, run_integer, stat
 from qcore_backend_cuda.tune import config_for
 from qcore_backend_cuda.weights import PackedWeight
 
-__all__ = ["conv2d_call", "conv2d_rows", "conv2d_weights", "decoded_conv2d_call", "out_size"]
+__all__ = ["conv2d_call", "conv2d_rows", "conv2d_weights", "decoded_conv2d_call", "op_arguments", "out_size"]
 
 
 def conv2d_weights(request: KernelRequest, weight: QTensor, bias: Tensor | None) -> tuple[PackedWeight, ...]:
@@ -65,17 +65,14 @@ def conv2d_call(
     assert conv is not None
     device = weights[0].data.device
     fixed = static_numbers(scheme, device) if scheme is not None and scheme.is_static else None
-    parts = [tensor for weight in weights for tensor in weight.tensors()] + ([] if fixed is None else [fixed])
-    facts = [fact for weight in weights for fact in weight.facts()]
-    walk = [shape[2], shape[3], *conv.stride, *conv.padding, *conv.dilation]
-    numbers = [0.0 if scheme is None else scheme.floor]
+    arguments = op_arguments(request, weights)
 
     def call(x: Input) -> Tensor:
         _check(x, shape, conv, device)
         if isinstance(x, Tensor):
             assert scheme is not None
             if is_recorded() or type(x) not in (Tensor, torch.nn.Parameter):
-                seen: Tensor = conv2d_op(x, parts, [*scheme_facts(scheme), len(weights), *facts], numbers, walk)
+                seen: Tensor = conv2d_op(x, *arguments)
                 return seen
             return conv2d_rows(x, weights, (shape[2], shape[3]), conv, scheme, fixed)
         codes = coded(x, x.codes.shape[1], x.codes.shape[1])
@@ -84,6 +81,20 @@ def conv2d_call(
         return _products(codes, x.shape, weights, (shape[2], shape[3]), conv, torch.float32).to(x.dtype)
 
     return call
+
+
+def op_arguments(
+    request: KernelRequest, weights: tuple[PackedWeight, ...]
+) -> tuple[list[Tensor], list[int], list[float], list[int]]:
+    """Return what :data:`qcore_backend_cuda.ops.conv2d_op` takes after the input."""
+    conv, shape, scheme = request.conv, request.weight_shape, request.activation
+    assert conv is not None
+    parts = [tensor for weight in weights for tensor in weight.tensors()]
+    if scheme is not None and scheme.is_static:
+        parts.append(static_numbers(scheme, weights[0].data.device))
+    facts = [*scheme_facts(scheme), len(weights), *(fact for weight in weights for fact in weight.facts())]
+    walk = [shape[2], shape[3], *conv.stride, *conv.padding, *conv.dilation]
+    return parts, facts, [0.0 if scheme is None else scheme.floor], walk
 
 
 def conv2d_rows(

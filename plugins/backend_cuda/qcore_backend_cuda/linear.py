@@ -19,7 +19,16 @@ from qcore_backend_cuda.run import Codes, quantize, run_float, run_integer, stat
 from qcore_backend_cuda.tune import config_for, tune
 from qcore_backend_cuda.weights import PackedWeight
 
-__all__ = ["Call", "Input", "check_input", "coded", "coded_linear_call", "float_linear_call", "linear_call"]
+__all__ = [
+    "Call",
+    "Input",
+    "check_input",
+    "coded",
+    "coded_linear_call",
+    "float_linear_call",
+    "linear_call",
+    "op_arguments",
+]
 
 Input = Tensor | Encoded
 Call = Callable[[Input], Tensor]
@@ -30,12 +39,12 @@ def linear_call(request: KernelRequest, weight: PackedWeight) -> Call:
     scheme = request.activation
     assert scheme is not None
     fixed = static_numbers(scheme, weight.data.device) if scheme.is_static else None
-    parts, facts, numbers = _parts(weight, scheme, fixed)
+    arguments = op_arguments(request, weight)
 
     def call(x: Input) -> Tensor:
         given = check_input(x, weight)
         if is_recorded() or type(given) not in (Tensor, torch.nn.Parameter):
-            seen: Tensor = linear_op(given, parts, facts, numbers)
+            seen: Tensor = linear_op(given, *arguments)
             return seen
         return integer_rows(given, weight, scheme, fixed)
 
@@ -58,7 +67,7 @@ def integer_rows(
 
 def float_linear_call(request: KernelRequest, packed: QTensor, bias: Tensor | None, weight: PackedWeight) -> Call:
     """Return what computes a weight-only layer: float32 sums of products with exact codes."""
-    parts, facts, numbers = _parts(weight, None, None)
+    arguments = op_arguments(request, weight)
 
     def call(x: Input) -> Tensor:
         given = check_input(x, weight)
@@ -66,7 +75,7 @@ def float_linear_call(request: KernelRequest, packed: QTensor, bias: Tensor | No
             # The input's gradient, or sums as wide as the input, are the reference's to give.
             return linear(given, packed.unpack(), bias)
         if is_recorded() or type(given) not in (Tensor, torch.nn.Parameter):
-            seen: Tensor = linear_op(given, parts, facts, numbers)
+            seen: Tensor = linear_op(given, *arguments)
             return seen
         return float_rows(given, weight)
 
@@ -139,8 +148,9 @@ def _rows(x: Tensor, dtype: torch.dtype) -> Tensor:
     return rows if rows.stride(1) == 1 or rows.shape[1] == 1 else rows.contiguous()
 
 
-def _parts(
-    weight: PackedWeight, scheme: ActivationScheme | None, fixed: Tensor | None
-) -> tuple[list[Tensor], list[int], list[float]]:
+def op_arguments(request: KernelRequest, weight: PackedWeight) -> tuple[list[Tensor], list[int], list[float]]:
+    """Return what :data:`qcore_backend_cuda.ops.linear_op` takes after the input."""
+    scheme = request.activation
+    fixed = static_numbers(scheme, weight.data.device) if scheme is not None and scheme.is_static else None
     held = weight.tensors() if fixed is None else [*weight.tensors(), fixed]
     return held, [*scheme_facts(scheme), *weight.facts()], [0.0 if scheme is None else scheme.floor]

@@ -21,7 +21,8 @@ def _import_kernels() -> None:
     """Import the kernels for the interpreter, and leave the environment of other tests as it was."""
     before = os.environ.get(INTERPRET_VARIABLE)
     os.environ[INTERPRET_VARIABLE] = "1"
-    import qcore_backend_cuda.run
+    import qcore_backend_cuda.experts
+    import qcore_backend_cuda.prepare
     import qcore_backend_cuda.training  # noqa: F401
 
     if before is None:

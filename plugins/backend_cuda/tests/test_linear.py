@@ -17,7 +17,8 @@ from qcore.testing.backend_problems import Problem, coded_weight, problem
 from qcore.testing.inputs import generator, normal
 from qcore_backend_cuda.backend import CudaBackend
 from qcore_backend_cuda.config import Config
-from qcore_backend_cuda.linear import float_rows, integer_rows
+from qcore_backend_cuda.linear import float_rows, integer_rows, op_arguments
+from qcore_backend_cuda.ops import linear_op
 from qcore_backend_cuda.weights import PackedWeight
 
 CONFIGS = (
@@ -153,22 +154,13 @@ def test_a_gradient_is_the_references(device: torch.device) -> None:
     assert x.grad is not None and torch.allclose(x.grad, given.weight.decode().sum(dim=0).expand(2, -1))
 
 
-@pytest.mark.parametrize("scales", ["tensor", "row"])
-def test_torch_library_finds_no_fault_with_the_op(scales: str, device: torch.device) -> None:
-    from qcore_backend_cuda.linear import _parts
-    from qcore_backend_cuda.ops import linear_op
-
+def test_torch_library_finds_no_fault_with_the_op(device: torch.device) -> None:
     low = torch.full((1, 1), -1.5, device=device)
     for scheme in (None, ActivationScheme(8), ActivationScheme(8, True, False, low=low, high=-low)):
-        weight = coded_weight("int", 4, (5, 70), "row" if scales == "row" else "tensor")
-        given = problem(weight, normal((2, 3, 70), torch.float32), scheme).to(str(device))
-        fixed = None
-        if scheme is not None and scheme.is_static:
-            from qcore_backend_cuda.run import static_numbers
-
-            fixed = static_numbers(scheme, device)
-        arguments = (given.x, *_parts(packed(given, integer=scheme is not None), scheme, fixed))
-        torch.library.opcheck(linear_op, arguments)
+        given = problem(coded_weight("int", 4, (5, 70), "row"), normal((2, 3, 70), torch.float32), scheme)
+        given = given.to(str(device))
+        arguments = op_arguments(given.request, packed(given, integer=scheme is not None))
+        torch.library.opcheck(linear_op, (given.x, *arguments))
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])

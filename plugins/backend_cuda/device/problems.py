@@ -7,6 +7,7 @@ every width on large and odd shapes, with the sums of a float64 product as the r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,6 +42,22 @@ SCHEMES = {
     "static": ActivationScheme(8, True, False, low=torch.tensor([[-1.5]]), high=torch.tensor([[1.5]])),
     "static affine": ActivationScheme(8, False, False, low=torch.tensor([[-1.5]]), high=torch.tensor([[2.0]])),
 }
+CONFIGS = (
+    (1, Config("gemv", 8, 256, 4, 2)),
+    (2, Config("gemv", 8, 0, 4, 2, shared=True)),
+    (1, Config("gemv", 4, 0, 2, 2, shared=True, fraction=True)),
+    (5, Config("dot", 64, 16, 4, 3)),
+    (5, Config("dot", 64, 16, 4, 3, split=3)),
+    (40, Config("dot", 128, 64, 8, 3)),
+    (70, Config("dense", 128, 128, 8, 4)),
+)
+LARGE_CONFIGS = (
+    (1, Config("gemv", 16, 512, 4, 2)),
+    (1, Config("gemv", 8, 0, 4, 2, shared=True, fraction=True)),
+    (16, Config("dot", 64, 16, 4, 4)),
+    (16, Config("dot", 128, 16, 4, 3, split=4)),
+    (300, Config("dense", 128, 128, 8, 4)),
+)
 BOUNDS = {torch.float32: 0.0, torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7}
 
 
@@ -178,30 +195,23 @@ def _ops(device: str) -> None:
 
 def _widths(device: str) -> Iterator[Task]:
     """Yield every encoding and width, by every kernel, on an odd shape and in every dtype."""
+    shape = (203, 1531)
     for encoding, bits in ENCODINGS:
-        for count, config in (
-            (1, "gemv 8x256"),
-            (5, "dot 64x16"),
-            (40, "dot 64x64"),
-            (5, "dot 64x16 split"),
-            (70, "dense"),
-        ):
-            for asm in (True, False):
-                kind, rows, across, split = _parse(config)
-                chosen = Config(kind, rows, across, 4, 3, split, asm)
-                label = f"{encoding} of {bits} bits, {count} inputs, {chosen}"
-                yield (
-                    f"integer 203x1531, {label}",
-                    _integer(device, encoding, bits, (203, 1531), count, "tokens", chosen),
-                )
+        for count, config in CONFIGS:
+            both = (encoding, bits) in (("int", 4), ("uint", 3), ("int", 8))
+            for asm in (True, False) if both else (True,):
+                chosen = replace(config, asm=asm)
+                label = f"203x1531, {encoding} of {bits} bits, {count} inputs, {chosen}"
+                yield f"integer {label}", _integer(device, encoding, bits, shape, count, "tokens", chosen)
                 for dtype in (torch.bfloat16, torch.float16, torch.float32):
-                    if dtype is torch.float32 and (count == 40 or not asm):
-                        continue
+                    if dtype is torch.float32 and (config.kind == "dot" or config.shared):
+                        continue  # not chosen; and shared ones differ in the input's width alone
+                    if dtype is torch.float16 and not both and encoding != "odd":
+                        continue  # it decodes as bfloat16 does
+                    if config.fraction and (encoding == "uint" or bits > 4):
+                        continue  # served in another way
                     told = str(dtype).removeprefix("torch.")
-                    yield (
-                        f"{told} 203x1531, {label}",
-                        _float(device, encoding, bits, (203, 1531), count, dtype, chosen, 0),
-                    )
+                    yield f"{told} {label}", _float(device, encoding, bits, shape, count, dtype, chosen, 0)
     for name in SCHEMES:
         chosen = Config("dot", 64, 16, 4, 3)
         yield f"integer, input {name}", _integer(device, "uint", 4, (203, 1531), 9, name, chosen)
@@ -217,9 +227,7 @@ def _large(device: str) -> Iterator[Task]:
     """Yield the shapes that are timed, with all codes and all inputs at their ends as well."""
     for shape in ((8192, 8192), (14336, 4096), (4096, 14336), (13824, 2560)):
         for encoding, bits in (("ternary", 2), ("int", 4), ("int", 8), ("int", 3)):
-            for count, config in ((1, "gemv 16x512"), (16, "dot 64x16"), (16, "dot 128x16 split"), (300, "dense")):
-                kind, rows, across, split = _parse(config)
-                chosen = Config(kind, rows, across, 4, 3, split)
+            for count, chosen in LARGE_CONFIGS:
                 label = f"{shape[0]}x{shape[1]} {encoding} of {bits} bits, {count} inputs, {chosen}"
                 if bits != 3:
                     yield f"integer {label}", _integer(device, encoding, bits, shape, count, "tokens", chosen)
@@ -227,14 +235,6 @@ def _large(device: str) -> Iterator[Task]:
                     yield f"integer, all at their ends, {label}", ends
                 if bits != 8:
                     yield f"bfloat16 {label}", _float(device, encoding, bits, shape, count, torch.bfloat16, chosen, 0)
-
-
-def _parse(config: str) -> tuple[str, int, int, int]:
-    if config == "dense":
-        return "dense", 128, 128, 1
-    kind, size, *split = config.split()
-    rows, across = map(int, size.split("x"))
-    return kind, rows, across, 3 if split else 1
 
 
 def _integer(

@@ -88,6 +88,8 @@ def candidates(count: int, *, integer: bool, wide: bool) -> list[Config]:
                 (64, 4, 4, 1),
                 (64, 4, 3, 2),
                 (64, 4, 4, 4),
+                (64, 4, 6, 1),
+                (64, 4, 5, 2),
                 (128, 4, 3, 2),
                 (128, 8, 3, 4),
             )

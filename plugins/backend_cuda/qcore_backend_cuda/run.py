@@ -20,7 +20,7 @@ from qcore_backend_cuda.kernels.assembly import assembly
 from qcore_backend_cuda.kernels.decode import decode_kernel
 from qcore_backend_cuda.kernels.linear import DP4A, dot_kernel, finish_kernel, gemv_kernel
 from qcore_backend_cuda.kernels.quantize import quantize_kernel
-from qcore_backend_cuda.layout import chunk_cols, row_nbytes, steps
+from qcore_backend_cuda.layout import LANES, chunk_cols, row_nbytes, steps
 from qcore_backend_cuda.machine import interpreted
 from qcore_backend_cuda.weights import PackedWeight
 
@@ -89,7 +89,8 @@ def quantize(x: Tensor, scheme: ActivationScheme, fixed: Tensor | None, stride: 
     affine = not scheme.symmetric
     codes = torch.empty((rows, stride), dtype=torch.int8, device=x.device)
     scale = torch.empty(rows, dtype=torch.float32, device=x.device)
-    sums, less = torch.empty((2, rows), dtype=torch.int32, device=x.device)
+    # Not parts of one tensor: addresses of another alignment would be other kernels.
+    sums, less = (torch.empty(rows, dtype=torch.int32, device=x.device) for _ in range(2))
     if rows:
         largest = (1 << scheme.bits) - 1 if affine else (1 << (scheme.bits - 1)) - 1
         block = min(triton.next_power_of_2(max(stride, 16)), _QUANTIZED_AT_ONCE)
@@ -184,7 +185,9 @@ def _dense_bytes(weight: PackedWeight) -> PackedWeight:
     if weight.widths == (8,):
         return weight
     data = decode(weight, torch.int8).view(torch.uint8)
-    return replace(weight, data=data, cols=weight.stride, widths=(8,), counts=(weight.rows,))
+    # Signed bytes lie in order, whatever the lanes.
+    lanes = next(lanes for lanes in LANES if weight.stride % lanes == 0)
+    return replace(weight, data=data, cols=weight.stride, lanes=lanes, widths=(8,), counts=(weight.rows,))
 
 
 def _launch(x: Tensor, codes: Codes | None, weight: PackedWeight, y: Tensor, config: Config) -> None:

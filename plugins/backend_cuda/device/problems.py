@@ -46,6 +46,7 @@ CONFIGS = (
     (1, Config("gemv", 8, 256, 4, 2)),
     (2, Config("gemv", 8, 0, 4, 2, shared=True)),
     (1, Config("gemv", 4, 0, 2, 2, shared=True, fraction=True)),
+    (3, Config("gemv", 4, 0, 2, 2, shared=True, fused=True)),
     (5, Config("dot", 64, 16, 4, 3)),
     (5, Config("dot", 64, 16, 4, 3, split=3)),
     (40, Config("dot", 128, 64, 8, 3)),
@@ -53,7 +54,7 @@ CONFIGS = (
 )
 LARGE_CONFIGS = (
     (1, Config("gemv", 16, 512, 4, 2)),
-    (1, Config("gemv", 8, 0, 4, 2, shared=True, fraction=True)),
+    (1, Config("gemv", 8, 0, 4, 2, shared=True, fraction=True, fused=True)),
     (16, Config("dot", 64, 16, 4, 4)),
     (16, Config("dot", 128, 16, 4, 3, split=4)),
     (300, Config("dense", 128, 128, 8, 4)),
@@ -208,13 +209,15 @@ def _widths(device: str) -> Iterator[Task]:
                         continue  # not chosen; and shared ones differ in the input's width alone
                     if dtype is torch.float16 and not both and encoding != "odd":
                         continue  # it decodes as bfloat16 does
+                    if config.fused:
+                        continue  # of codes alone
                     if config.fraction and (encoding == "uint" or bits > 4):
                         continue  # served in another way
                     told = str(dtype).removeprefix("torch.")
                     yield f"{told} {label}", _float(device, encoding, bits, shape, count, dtype, chosen, 0)
     for name in SCHEMES:
-        chosen = Config("dot", 64, 16, 4, 3)
-        yield f"integer, input {name}", _integer(device, "uint", 4, (203, 1531), 9, name, chosen)
+        for chosen in (Config("dot", 64, 16, 4, 3), Config("gemv", 4, 0, 2, 2, shared=True, fused=True)):
+            yield f"integer, input {name}, {chosen}", _integer(device, "uint", 4, (203, 1531), 9, name, chosen)
     for bits in (2, 3, 4, 8):
         for group in (32, 64, 128):
             for count, kind in ((1, "gemv"), (9, "dot"), (70, "dense")):

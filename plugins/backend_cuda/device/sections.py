@@ -20,7 +20,7 @@ from qcore.tensor import ActivationScheme
 from qcore.tensor.encoded import offset_and_step
 from qcore_backend_cuda.config import Config, candidates, default_config
 from qcore_backend_cuda.layout import choose_lanes, row_nbytes
-from qcore_backend_cuda.run import quantize, run_float, run_integer
+from qcore_backend_cuda.run import quantize, run_float, run_fused, run_integer
 from qcore_backend_cuda.training import CudaTrainingKernels
 from qcore_backend_cuda.weights import PackedWeight
 
@@ -59,6 +59,8 @@ def float_calls(weights: list[PackedWeight], x: Tensor, config: Config) -> Conte
 
 def integer_calls(weights: list[PackedWeight], x: Tensor, config: Config) -> Contender:
     def call(weight: PackedWeight) -> Tensor:
+        if config.fused:
+            return run_fused(x, TOKENS, None, weight, config)
         return run_integer(quantize(x, TOKENS, None, weight.stride), weight, x.dtype, config)
 
     return [functools.partial(call, weight) for weight in weights]

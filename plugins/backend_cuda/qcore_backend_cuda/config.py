@@ -23,6 +23,7 @@ class Config:
             lanes at once as its threads load inputs.
         fraction: whether codes of up to 4 bits are decoded to fractions, without zero points, for inputs of 16 bits.
         registers: the most registers a thread may take, so that more programs run at once; 0: as many as it likes.
+        fused: whether each program makes the codes of a float input for itself (gemv, shared).
     """
 
     kind: str
@@ -35,12 +36,14 @@ class Config:
     shared: bool = False
     fraction: bool = False
     registers: int = 0
+    fused: bool = False
 
     def __str__(self) -> str:
         """Return it in short."""
         split = f" split{self.split}" if self.split > 1 else ""
         how = "" if self.asm else " plain"
         how = " fraction" if self.fraction else how
+        how += " fused" if self.fused else ""
         how += f" r{self.registers}" if self.registers else ""
         across = "shared" if self.shared else str(self.across)
         return f"{self.kind} {self.rows}x{across} w{self.warps} s{self.stages}{split}{how}"
@@ -66,34 +69,46 @@ def default_config(count: int, rows: int, cols: int, *, integer: bool, wide: boo
 
 
 def candidates(count: int, *, integer: bool, wide: bool) -> list[Config]:
-    """Return the configurations that a search tries, for ``count`` rows of input."""
+    """Return the configurations that a search tries, for ``count`` rows of input.
+
+    Args:
+        count: rows of input.
+        integer: whether the input becomes int8.
+        wide: whether a float input is float32.
+    """
     found = []
     if count <= 4 or wide:
-        found += [
-            Config("gemv", rows, across, warps, 2)
-            for rows, across, warps in ((4, 512, 4), (8, 256, 4), (8, 512, 4), (16, 512, 8))
-        ]
-        found += [Config("gemv", rows, 0, warps, 2, shared=True) for rows, warps in ((4, 2), (8, 2), (4, 4), (8, 4))]
-    if count <= 4 and not wide and not integer:
-        sizes = ((4, 2), (8, 2), (4, 4), (8, 4))
-        found += [Config("gemv", rows, 0, warps, 2, shared=True, fraction=True) for rows, warps in sizes]
-        found += [Config("gemv", 8, 0, 4, 2, shared=True, fraction=True, registers=most) for most in (128, 168)]
+        found += [Config("gemv", *sizes, 2) for sizes in ((4, 512, 4), (8, 256, 4), (8, 512, 4), (16, 512, 8))]
+        found += _shared((4, 2), (8, 2), (4, 4), (8, 4))
     if count <= 4 and integer:
-        found += [Config("gemv", rows, 0, warps, 2, shared=True) for rows, warps in ((8, 1), (4, 1))]
+        found += _shared((8, 1), (4, 1))
+        found += _shared((4, 2), (8, 2), (16, 2), (8, 4), (16, 4), fused=True)
+    elif count <= 4 and not wide:
+        found += _shared((4, 2), (8, 2), (4, 4), (8, 4), fraction=True)
+        found += [config for most in (128, 168) for config in _shared((8, 4), fraction=True, registers=most)]
     if not wide and count <= 256:
         across = 16 if count <= 16 else 32 if count <= 32 else 64
-        found += [
-            Config("dot", rows, across, warps, stages, split)
-            for rows, warps, stages, split in (
-                (64, 4, 4, 1),
-                (64, 4, 3, 2),
-                (64, 4, 4, 4),
-                (64, 4, 6, 1),
-                (64, 4, 5, 2),
-                (128, 4, 3, 2),
-                (128, 8, 3, 4),
-            )
-        ]
+        found += [Config("dot", rows, across, *rest) for rows, *rest in _DOTS]
     if count > 16:
         found.append(Config("dense", 128, 128, 8, 4))
     return found
+
+
+_DOTS = (
+    (64, 4, 4, 1),
+    (64, 4, 6, 1),
+    (64, 4, 3, 2),
+    (64, 4, 5, 2),
+    (64, 4, 4, 4),
+    (128, 4, 3, 2),
+    (128, 8, 3, 4),
+)
+"""Rows, warps, stages and splits."""
+
+
+def _shared(*sizes: tuple[int, int], fraction: bool = False, fused: bool = False, registers: int = 0) -> list[Config]:
+    """Return configurations whose threads share the input, by rows and warps."""
+    return [
+        Config("gemv", rows, 0, warps, 2, shared=True, fraction=fraction, fused=fused, registers=registers)
+        for rows, warps in sizes
+    ]

@@ -17,9 +17,10 @@ from qcore.tensor import ActivationScheme, Encoded, QTensor
 from qcore.tensor.arithmetic import Conv2dShape
 from qcore.tensor.layers import conv2d
 from qcore_backend_cuda.kernels.convolution import patches_kernel
+from qcore_backend_cuda.launch import Codes, on_device
 from qcore_backend_cuda.linear import Call, Input, coded
 from qcore_backend_cuda.ops import conv2d_op, scheme_facts
-from qcore_backend_cuda.run import Codes, on_device, quantize, run_integer, static_numbers
+from qcore_backend_cuda.run import quantize, run_integer, static_numbers
 from qcore_backend_cuda.tune import config_for
 from qcore_backend_cuda.weights import PackedWeight
 

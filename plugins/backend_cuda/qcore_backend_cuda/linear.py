@@ -14,8 +14,9 @@ from qcore.tensor import ActivationScheme, Encoded, QTensor
 from qcore.tensor.encoded import offset_and_step
 from qcore.tensor.layers import linear
 from qcore_backend_cuda.config import Config
+from qcore_backend_cuda.launch import Codes
 from qcore_backend_cuda.ops import linear_op, scheme_facts
-from qcore_backend_cuda.run import Codes, quantize, run_float, run_integer, static_numbers
+from qcore_backend_cuda.run import quantize, run_float, run_fused, run_integer, static_numbers
 from qcore_backend_cuda.tune import config_for, tune
 from qcore_backend_cuda.weights import PackedWeight
 
@@ -56,10 +57,11 @@ def integer_rows(
 ) -> Tensor:
     """Return the outputs of an integer layer on float ``x`` (..., features)."""
     rows = _rows(x, x.dtype if x.dtype is not torch.float64 else torch.float32)
-    codes = quantize(rows, scheme, fixed, weight.stride)
 
     def run(chosen: Config) -> Tensor:
-        return run_integer(codes, weight, x.dtype, chosen)
+        if chosen.fused:
+            return run_fused(rows, scheme, fixed, weight, chosen).to(x.dtype)
+        return run_integer(quantize(rows, scheme, fixed, weight.stride), weight, x.dtype, chosen)
 
     y = run(config or tune(weight, len(rows), x.dtype, run))
     return y.reshape(*x.shape[:-1], weight.rows)

@@ -21,8 +21,8 @@ from qcore_backend_cuda.kernels.training import (
     sign_kernel,
     sums_kernel,
 )
+from qcore_backend_cuda.launch import on_device
 from qcore_backend_cuda.machine import interpreted
-from qcore_backend_cuda.run import on_device
 
 __all__ = ["CudaTrainingKernels"]
 

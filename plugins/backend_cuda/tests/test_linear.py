@@ -24,6 +24,7 @@ from qcore_backend_cuda.weights import PackedWeight
 CONFIGS = (
     Config("gemv", 8, 128, 4, 2),
     Config("gemv", 4, 0, 1, 2, shared=True, fraction=True),
+    Config("gemv", 8, 0, 4, 2, shared=True, fused=True),
     Config("dot", 64, 16, 4, 3),
     Config("dot", 32, 16, 4, 3, split=3),
     Config("dense", 128, 128, 8, 4),

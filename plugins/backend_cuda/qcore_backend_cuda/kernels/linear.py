@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 
 from qcore_backend_cuda.kernels.decode import fields, load_bytes, plane_bytes
+from qcore_backend_cuda.kernels.quantize import codes_of, range_numbers
 
 __all__ = ["DP4A", "dot_kernel", "finish_kernel", "gemv_kernel"]
 
@@ -24,17 +25,20 @@ DP4A = "dp4a.s32.s32 $0, $4, $5, $6;\nmov.b32 $1, $7;\nmov.b32 $2, $8;\nmov.b32 
 
 @triton.jit
 def _finish(
-    acc, row, m, inside, scale, offset, total, bias, x_scale, x_sum, x_less, A: tl.constexpr, AX: tl.constexpr,
+    acc, row, inside, scale, offset, total, bias, x_scale, x_sum, x_less, A: tl.constexpr, AX: tl.constexpr,
     INTEGER: tl.constexpr, GROUP: tl.constexpr, HAS_BIAS: tl.constexpr, AFFINE: tl.constexpr,
 ):  # fmt: skip
-    """Return outputs, float32, from sums (rows, inputs): see :class:`qcore_backend_cuda.weights.PackedWeight`."""
+    """Return outputs, float32, from sums (rows, inputs): see :class:`qcore_backend_cuda.weights.PackedWeight`.
+
+    ``x_scale``, ``x_sum`` and ``x_less`` are those of the inputs, (1, inputs).
+    """
     known_row = inside[:, None]
     if INTEGER:
-        acc = acc * A + tl.load(offset + row, mask=inside, other=0)[:, None] * tl.load(x_sum + m)[None, :]
+        acc = acc * A + tl.load(offset + row, mask=inside, other=0)[:, None] * x_sum
         acc = acc * AX
         if AFFINE:
-            acc += tl.load(total + row, mask=inside, other=0)[:, None] * tl.load(x_less + m)[None, :]
-        s = tl.load(x_scale + m)[None, :] * tl.load(scale + row, mask=inside, other=0.0)[:, None]
+            acc += tl.load(total + row, mask=inside, other=0)[:, None] * x_less
+        s = x_scale * tl.load(scale + row, mask=inside, other=0.0)[:, None]
         y = acc.to(tl.float32) * s
     elif GROUP > 0:
         y = acc
@@ -43,6 +47,20 @@ def _finish(
     if HAS_BIAS:
         y += tl.load(bias + row, mask=inside, other=0.0)[:, None]
     return tl.where(known_row, y, 0.0)
+
+
+@triton.jit
+def _inputs(x_scale, x_sum, x_less, m, INTEGER: tl.constexpr, AFFINE: tl.constexpr):
+    """Return scale, sum and what is to be added of the inputs ``m``, (1, inputs)."""
+    scale = tl.zeros_like(m)[None, :].to(tl.float32)
+    total = tl.zeros_like(m)[None, :].to(tl.int32)
+    less = total
+    if INTEGER:
+        scale = tl.load(x_scale + m)[None, :]
+        total = tl.load(x_sum + m)[None, :]
+        if AFFINE:
+            less = tl.load(x_less + m)[None, :]
+    return scale, total, less
 
 
 @triton.jit
@@ -61,11 +79,15 @@ def _segment(table, all_rows, i: tl.constexpr, SEGMENTS: tl.constexpr):
 @triton.jit
 def _gemv_block(
     x, data, zero, scale, local, rows, all_rows, first, m, cols, x_stride, lanes_total,
-    unknown, BITS: tl.constexpr, LANES: tl.constexpr, STEPS: tl.constexpr, OFFSET: tl.constexpr,
+    unknown, inverse, x_zero, q, BITS: tl.constexpr, LANES: tl.constexpr, STEPS: tl.constexpr, OFFSET: tl.constexpr,
     HAS_ZERO: tl.constexpr, GROUP: tl.constexpr, INTEGER: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
     ASM: tl.constexpr, AT: tl.constexpr, DOT4: tl.constexpr, SHARED: tl.constexpr, FRACTION: tl.constexpr,
+    FUSED: tl.constexpr, AFFINE: tl.constexpr,
 ):  # fmt: skip
-    """Return the sums of ``ROWS`` rows of a block of one width with one row of input."""
+    """Return the sums of ``ROWS`` rows of a block of one width with one row of input.
+
+    And, where the input becomes codes here, the sum of those, and 0, or NaN if the input holds NaN or infinity.
+    """
     COUNT: tl.constexpr = BITS * STEPS // 8
     row = local * ROWS + tl.arange(0, ROWS)
     inside = row < rows
@@ -82,6 +104,8 @@ def _gemv_block(
         acc = tl.zeros((ROWS, TILE), dtype=tl.float32)
     if FRACTION:
         inputs = tl.zeros((1, TILE), dtype=tl.float32)
+    code_sums = tl.zeros((1, TILE), dtype=tl.int32)
+    spoilt = tl.zeros((1, TILE), dtype=tl.float32)
     if HAS_ZERO and GROUP == 0 and not INTEGER:
         less = tl.load(zero + first + row, mask=inside, other=0.0)[:, None]
     for start in range(0, lanes_total, TILE):
@@ -96,7 +120,15 @@ def _gemv_block(
             col = chunk * (LANES * STEPS) + step * LANES + lane % LANES
             if INTEGER:
                 w = fields(low, mid, high, BITS, step, tl.int8, ASM, AT, 0.0)
-                given = tl.load(x_at + (same + col[None, :]), mask=same_lane < lanes_total, other=0)
+                if FUSED:
+                    known = same + col[None, :] < cols
+                    v = tl.load(x_at + (same + col[None, :]), mask=known, other=0.0).to(tl.float32)
+                    spoilt += v * 0.0
+                    whole = codes_of(v, known, inverse, x_zero, q, AFFINE)
+                    code_sums += whole
+                    given = whole.to(tl.int8)
+                else:
+                    given = tl.load(x_at + (same + col[None, :]), mask=same_lane < lanes_total, other=0)
                 if len(DOT4) > 0:
                     acc = tl.inline_asm_elementwise(DOT4, "=r,=r,=r,=r,r,r,r,r,r,r", [w, given, acc], tl.int32, True, 4)
                 else:
@@ -118,46 +150,75 @@ def _gemv_block(
                     inputs += given.to(tl.float32)
     if FRACTION:
         # The decoded numbers were 1 + code / 2**BITS.
-        whole = tl.sum(tl.sum(inputs, axis=1), axis=0)
-        return (tl.sum(acc, axis=1) - whole) * (1 << BITS) + whole * OFFSET
+        every = tl.sum(tl.sum(inputs, axis=1), axis=0)
+        sums = (tl.sum(acc, axis=1) - every) * (1 << BITS) + every * OFFSET
     else:
-        return tl.sum(acc, axis=1)
+        sums = tl.sum(acc, axis=1)
+    return sums, tl.sum(tl.sum(code_sums, axis=1), axis=0), tl.sum(tl.sum(spoilt, axis=1), axis=0)
 
 
 @triton.jit(do_not_specialize=["unknown"])
 def gemv_kernel(
     x, x_scale, x_sum, x_less, data, table, scale, zero, offset, total, bias, order, y,
-    all_rows, cols, x_stride, y_stride, unknown, A: tl.constexpr, AX: tl.constexpr,
+    all_rows, cols, x_stride, y_stride, unknown, fixed, floor, largest, q, A: tl.constexpr, AX: tl.constexpr,
     SEGMENTS: tl.constexpr, WIDTHS: tl.constexpr, STEPS: tl.constexpr, OFFSETS: tl.constexpr,
     LANES: tl.constexpr, HAS_ZERO: tl.constexpr, GROUP: tl.constexpr, INTEGER: tl.constexpr, HAS_BIAS: tl.constexpr,
     HAS_ORDER: tl.constexpr, AFFINE: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr, ASM: tl.constexpr,
-    DOT4: tl.constexpr, SHARED: tl.constexpr, FRACTION: tl.constexpr,
+    DOT4: tl.constexpr, SHARED: tl.constexpr, FRACTION: tl.constexpr, FUSED: tl.constexpr, STATIC: tl.constexpr,
 ):  # fmt: skip
     """Write the outputs of one row of input for ``ROWS`` rows of the weight; grid (blocks of rows, rows of input).
 
     ``unknown`` is 0. With ``SHARED``, the inputs of one load of 16 bytes, a thread has all rows of the program, and
     they share what it loads of the input; ``TILE`` must then be ``SHARED`` times the threads. ``FRACTION`` says that
     the lines of ``ASM`` give ``1 + code / 2**bits``, which takes an operation less; it needs ``SHARED``.
+
+    With ``FUSED``, which needs ``SHARED`` too, the input is float, and each program makes its codes as
+    :func:`~qcore_backend_cuda.kernels.quantize.quantize_kernel` does, which explains the further arguments.
     """
     program = tl.program_id(0)
     m = tl.program_id(1)
     before = 0
+    own_scale = 0.0
+    inverse = 0.0
+    x_zero = 0.0
+    if FUSED and STATIC:
+        own_scale = tl.load(fixed)
+        inverse = tl.load(fixed + 1)
+        x_zero = tl.load(fixed + 2)
+    if FUSED and not STATIC:
+        lows = tl.zeros((TILE,), dtype=tl.float32)
+        highs = tl.zeros((TILE,), dtype=tl.float32)
+        for start in range(0, cols, TILE):
+            col = start + tl.arange(0, TILE)
+            v = tl.load(x + m.to(tl.int64) * x_stride + col, mask=col < cols, other=0.0).to(tl.float32)
+            lows = tl.minimum(lows, v)
+            highs = tl.maximum(highs, v)
+        own_scale, inverse, x_zero = range_numbers(
+            tl.min(lows, axis=0), tl.max(highs, axis=0), floor, largest, q, AFFINE
+        )
     for i in tl.static_range(SEGMENTS):
         rows, first, begin = _segment(table, all_rows, i, SEGMENTS)
         blocks = tl.cdiv(rows, ROWS)
         if (program >= before) & (program < before + blocks):
             local = program - before
-            acc = _gemv_block(
+            acc, code_sum, spoilt = _gemv_block(
                 x, data + begin, zero, scale, local, rows, all_rows, first, m, cols, x_stride,
-                tl.cdiv(cols, LANES * STEPS[i]) * LANES, unknown, WIDTHS[i], LANES, STEPS[i], OFFSETS[i], HAS_ZERO,
-                GROUP, INTEGER, ROWS, TILE, ASM, 8 * i, DOT4, SHARED, FRACTION,
+                tl.cdiv(cols, LANES * STEPS[i]) * LANES, unknown, inverse, x_zero, q,
+                WIDTHS[i], LANES, STEPS[i], OFFSETS[i], HAS_ZERO, GROUP, INTEGER, ROWS, TILE,
+                ASM, 8 * i, DOT4, SHARED, FRACTION, FUSED, AFFINE,
             )  # fmt: skip
             row = local * ROWS + tl.arange(0, ROWS)
             inside = row < rows
             row = row + first
             ms = m + tl.arange(0, 1)
+            xs, xt, xl = _inputs(x_scale, x_sum, x_less, ms, INTEGER and not FUSED, AFFINE)
+            if FUSED:
+                xs += own_scale + spoilt
+                xt += code_sum
+                if AFFINE:
+                    xl += (128.0 - tl.where(x_zero == x_zero, x_zero, 0.0)).to(tl.int32)
             out = _finish(
-                acc[:, None], row, ms, inside, scale, offset, total, bias, x_scale, x_sum, x_less,
+                acc[:, None], row, inside, scale, offset, total, bias, xs, xt, xl,
                 A, AX, INTEGER, GROUP, HAS_BIAS, AFFINE,
             )  # fmt: skip
             target = row
@@ -262,8 +323,9 @@ def dot_kernel(
                 places = parts + (split * count + m).to(tl.int64)[None, :] * all_rows + row[:, None]
                 tl.store(places, acc, mask=known)
             else:
+                xs, xt, xl = _inputs(x_scale, x_sum, x_less, tl.minimum(m, count - 1), INTEGER, AFFINE)
                 out = _finish(
-                    acc, row, tl.minimum(m, count - 1), inside, scale, offset, total, bias, x_scale, x_sum, x_less,
+                    acc, row, inside, scale, offset, total, bias, xs, xt, xl,
                     A, AX, INTEGER, GROUP, HAS_BIAS, AFFINE,
                 )  # fmt: skip
                 target = row
@@ -288,8 +350,9 @@ def finish_kernel(
     for split in tl.static_range(1, SPLIT):
         places = parts + (split * count + m).to(tl.int64)[None, :] * all_rows + row[:, None]
         acc += tl.load(places, mask=inside[:, None], other=0)
+    xs, xt, xl = _inputs(x_scale, x_sum, x_less, m, INTEGER, AFFINE)
     out = _finish(
-        acc, row, m, inside, scale, offset, total, bias, x_scale, x_sum, x_less,
+        acc, row, inside, scale, offset, total, bias, xs, xt, xl,
         A, AX, INTEGER, GROUP, HAS_BIAS, AFFINE,
     )  # fmt: skip
     target = row

@@ -8,7 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["nearest", "quantize_kernel"]
+__all__ = ["codes_of", "nearest", "quantize_kernel", "range_numbers"]
 
 
 @triton.jit
@@ -17,6 +17,32 @@ def nearest(v):
     size = tl.abs(v)
     whole = tl.where(size < 8388608.0, (size + 8388608.0) - 8388608.0, size)
     return tl.where(v < 0.0, -whole, whole)
+
+
+@triton.jit
+def range_numbers(low, high, floor, largest, q, AFFINE: tl.constexpr):
+    """Return scale, inverse and zero point of a range from ``low <= 0`` to ``high >= 0``."""
+    if AFFINE:
+        scale = tl.maximum(tl.div_rn(high, q) - tl.div_rn(low, q), floor)
+        inverse = tl.div_rn(1.0, scale)
+        zero = tl.minimum(tl.maximum(nearest(-low * inverse), 0.0), q)
+    else:
+        bound = tl.maximum(tl.maximum(high, -low), floor)
+        scale = tl.minimum(tl.div_rn(bound, q), largest)
+        inverse = tl.div_rn(q, bound)
+        zero = 0.0
+    return scale, inverse, zero
+
+
+@triton.jit
+def codes_of(v, inside, inverse, zero, q, AFFINE: tl.constexpr):
+    """Return the codes of float32 ``v``, int32, affine ones less 128; 0 of NaN and where not ``inside``."""
+    code = nearest(v * inverse)
+    if AFFINE:
+        code = tl.minimum(tl.maximum(code + zero, 0.0), q) - 128.0
+    else:
+        code = tl.minimum(tl.maximum(code, -q), q)
+    return tl.where(inside & (code == code), code, 0.0).to(tl.int32)
 
 
 @triton.jit
@@ -56,28 +82,14 @@ def quantize_kernel(
             highs = tl.maximum(highs, v)
         low = tl.min(lows, axis=0)
         high = tl.max(highs, axis=0)
-        if AFFINE:
-            scale = tl.maximum(tl.div_rn(high, q) - tl.div_rn(low, q), floor)
-            inverse = tl.div_rn(1.0, scale)
-            zero = tl.minimum(tl.maximum(nearest(-low * inverse), 0.0), q)
-        else:
-            bound = tl.maximum(tl.maximum(high, -low), floor)
-            scale = tl.minimum(tl.div_rn(bound, q), largest)
-            inverse = tl.div_rn(q, bound)
-            zero = 0.0
+        scale, inverse, zero = range_numbers(low, high, floor, largest, q, AFFINE)
     sums = tl.zeros((BLOCK,), dtype=tl.int32)
     spoilt = tl.zeros((BLOCK,), dtype=tl.float32)
     for start in range(0, stride, BLOCK):
         col = start + place
         v = tl.load(x + m * x_stride + col, mask=col < cols, other=0.0).to(tl.float32)
         spoilt += v * 0.0
-        code = nearest(v * inverse)
-        if AFFINE:
-            code = tl.minimum(tl.maximum(code + zero, 0.0), q) - 128.0
-        else:
-            code = tl.minimum(tl.maximum(code, -q), q)
-        # NaN has no code, nor does any whole number stand for it.
-        whole = tl.where((col < cols) & (code == code), code, 0.0).to(tl.int32)
+        whole = codes_of(v, col < cols, inverse, zero, q, AFFINE)
         sums += whole
         tl.store(codes + m * stride + col, whole.to(tl.int8), mask=col < stride)
     tl.store(x_scale + m, scale + tl.sum(spoilt, axis=0))

@@ -76,7 +76,7 @@ def candidates(count: int, *, integer: bool, wide: bool) -> list[Config]:
         integer: whether the input becomes int8.
         wide: whether a float input is float32.
     """
-    found = []
+    found: list[Config] = []
     if count <= 4 or wide:
         found += [Config("gemv", *sizes, 2) for sizes in ((4, 512, 4), (8, 256, 4), (8, 512, 4), (16, 512, 8))]
         found += _shared((4, 2), (8, 2), (4, 4), (8, 4))
@@ -88,7 +88,7 @@ def candidates(count: int, *, integer: bool, wide: bool) -> list[Config]:
         found += [config for most in (128, 168) for config in _shared((8, 4), fraction=True, registers=most)]
     if not wide and count <= 256:
         across = 16 if count <= 16 else 32 if count <= 32 else 64
-        found += [Config("dot", rows, across, *rest) for rows, *rest in _DOTS]
+        found += [Config("dot", rows, across, warps, stages, split) for rows, warps, stages, split in _DOTS]
     if count > 16:
         found.append(Config("dense", 128, 128, 8, 4))
     return found

@@ -18,6 +18,8 @@ from typing import Any
 
 SECTION_S = 20.0
 """Longest time that a section is timed."""
+_ROWS = 5
+"""Rows of a section that are printed."""
 
 
 def run_section(name: str, folder: Path, number: int) -> None:
@@ -100,8 +102,9 @@ def timed(folder: Path, number: int, process: subprocess.Popen[bytes]) -> dict[s
     (folder / f"{number}.go").touch()
     found: dict[str, Any] = {}
     try:
-        if process.wait(SECTION_S):
-            found["error"] = (folder / f"{number}.err").read_text()[-1500:]
+        code = process.wait(SECTION_S)
+        if code:
+            found["error"] = f"exit status {code} {(folder / f'{number}.err').read_text()[-1500:]}"
     except subprocess.TimeoutExpired:
         process.kill()
         found["error"] = f"not done after {SECTION_S} s"
@@ -125,20 +128,22 @@ def machine() -> dict[str, str]:
 
 
 def table(report: dict[str, Any]) -> str:
-    """Return the rows as text, the fastest of each section first."""
+    """Return each section's fastest rows, its base and default, and errors, as text; the file has all rows."""
     lines = [report["machine"]["gpu"].strip()]
     for name, section in report["sections"].items():
-        lines.append(f"\n{name} ({section['seconds']} s) {section.get('error', '')[-300:]}")
-        for row in sorted(section["rows"], key=lambda row: row.get("us", 1e9)):
-            if "error" in row:
-                lines.append(f"  {row['name']:<34} ERROR {row['error'][:160]}")
-                continue
-            numbers = [
-                f"{key} {row[key]:.4g}" for key in ("us", "x_base", "tb_per_s", "t_per_s", "waits") if key in row
-            ]
-            mark = " *" if row.get("default") else ""
-            lines.append(f"  {row['name'] + mark:<34} {'  '.join(numbers) or row}")
+        lines.append(f"{name} ({section['seconds']} s) {section.get('error', '')[-300:]}")
+        rows = sorted((row for row in section["rows"] if "error" not in row), key=lambda row: row.get("us", 0.0))
+        kept = [row for place, row in enumerate(rows) if place < _ROWS or row["name"] == "bf16" or row.get("default")]
+        lines += [_line(row) for row in kept]
+        failed = [row for row in section["rows"] if "error" in row]
+        lines += [f"  {row['name']} ERROR {row['error'][:120]}" for row in failed[:3]]
     return "\n".join(lines) + "\n"
+
+
+def _line(row: dict[str, Any]) -> str:
+    keys = ("us", "x_base", "tb_per_s", "t_per_s", "waits", "peak_nbytes", "nbytes")
+    numbers = [f"{key} {row[key]:.4g}" for key in keys if key in row and (key != "nbytes" or "peak_nbytes" in row)]
+    return f"  {row['name']}{' *' if row.get('default') else ''}  {'  '.join(numbers)}"
 
 
 if __name__ == "__main__":

@@ -95,11 +95,19 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a backend was not chosen, and what would enable it."""
+    """Why a backend was not chosen, and what would enable it.
+
+    Attributes:
+        backend: its id.
+        reason: why.
+        hint: what would enable it, or None.
+        elsewhere: whether it is for another kind of device: then nothing falls back from it.
+    """
 
     backend: str
     reason: str
     hint: str | None = None
+    elsewhere: bool = False
 
 
 class Backend(ABC):

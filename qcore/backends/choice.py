@@ -98,7 +98,8 @@ def choose(
         reason = probe.reason or "not available" if not probe.available else candidate.backend.reject(request)
         if reason is None:
             return BackendChoice(candidate.id, candidate.backend.prepare(request, weight, bias), tuple(refused))
-        refused.append(Refusal(candidate.id, reason, probe.details.get("hint")))
+        elsewhere = probe.available and probe.device not in ("any", request.device.type)
+        refused.append(Refusal(candidate.id, reason, probe.details.get("hint"), elsewhere))
     reasons = "; ".join(f"{refusal.backend}: {refusal.reason}" for refusal in refused)
     what = "the named backend cannot run" if forced else "no backend can run"
     raise BackendError(f"{what} this {request.op} of {tuple(request.weight_shape)}: {reasons}", _hints(refused))
@@ -106,7 +107,8 @@ def choose(
 
 def report_fallback(choices: list[BackendChoice]) -> None:
     """Warn once if a layer fell back from an installed backend."""
-    fallen = {(refusal.backend, refusal.reason) for choice in choices for refusal in choice.refused}
+    refused = [refusal for choice in choices for refusal in choice.refused if not refusal.elsewhere]
+    fallen = {(refusal.backend, refusal.reason) for refusal in refused}
     for backend, reason in sorted(fallen):
         warnings.warn(f"{backend} does not run some layers: {reason} (see qcore.explain)", stacklevel=3)
 

@@ -166,3 +166,13 @@ def test_a_fallback_is_reported_once_a_reason() -> None:
 @pytest.mark.filterwarnings("error")
 def test_no_fallback_is_no_warning() -> None:
     report_fallback([chosen(Fake())])
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_backend_for_another_kind_of_device_is_told_of_and_not_warned_of() -> None:
+    elsewhere = Fake(rejects="the weight is on cuda, and it runs on the CPU")
+    wanted = request(device=torch.device("cuda"))
+    choice = choose(wanted, WEIGHT, None, [Candidate("a", elsewhere), Candidate("b", Fake())], forced=False)
+    assert choice.backend == "b" and choice.refused[0].elsewhere
+    report_fallback([choice])
+    assert not chosen(Fake(rejects="too odd"), Fake()).refused[0].elsewhere

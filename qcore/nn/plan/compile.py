@@ -56,6 +56,7 @@ def compile_plan(
 
 def _compile(program: Program, candidates: list[Candidate], *, codes: bool, forced: bool) -> Plan:
     refused: list[Refusal] = []
+    device = _device(program).type
     for candidate in candidates:
         probe = candidate.backend.probe()
         given = hand_over(program) if codes and candidate.backend.hands_over_codes else program
@@ -63,10 +64,11 @@ def _compile(program: Program, candidates: list[Candidate], *, codes: bool, forc
         if isinstance(compiled, str) and probe.available and given is not program:
             given, compiled = program, candidate.backend.compile(program)
         if not isinstance(compiled, str):
-            for refusal in refused:
+            for refusal in (refusal for refusal in refused if not refusal.elsewhere):
                 warnings.warn(f"{refusal.backend} does not compile this plan: {refusal.reason}", stacklevel=3)
             return Plan(given, candidate.id, compiled, refused)
-        refused.append(Refusal(candidate.id, compiled, probe.details.get("hint")))
+        elsewhere = probe.available and probe.device not in ("any", device)
+        refused.append(Refusal(candidate.id, compiled, probe.details.get("hint"), elsewhere))
     reasons = "; ".join(f"{refusal.backend}: {refusal.reason}" for refusal in refused)
     what = "the named backend cannot compile" if forced else "no backend can compile"
     raise BackendError(f"{what} this plan: {reasons}")

@@ -48,7 +48,7 @@ _MAP = (
 )
 _DEMAND = (
     "Demand is a running mean of the loss's slope against a neuron's strength: above 0, more precision would lower the "
-    "loss. Means over neurons of each width as widths froze; a neuron that has got what it asked for asks for less."
+    "loss. Means over neurons of each width, as widths froze."
 )
 _COST = "Mean score over folds and seeds, with its standard deviation, against the mean width of a quantized weight."
 

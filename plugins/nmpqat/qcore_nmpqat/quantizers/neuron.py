@@ -128,7 +128,8 @@ class NeuronQuantizer(LearnedWidths):
 
     def _all_half_steps(self, rows: Tensor) -> Tensor:
         if self.config.scale == "learned":
-            return self.half_step.detach().abs()
+            steps = self.half_step.detach().abs()
+            return steps * steps.new_tensor([float(width > 0) for width in self.config.widths])
         return _half_steps(rows, self.config.widths, self.config.scale, self.kernels)
 
     def _chosen(self, halves: Tensor, levels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -198,9 +198,10 @@ def test_a_learned_step_gets_lsq_gradients():
     assert int((quantizer.half_step.grad != 0).sum()) == 4
 
 
-def test_a_pruned_row_is_zero():
+@pytest.mark.parametrize("scale", ["mse", "absmax", "learned"])
+def test_a_pruned_row_is_zero(scale):
     x = weight(4)
-    quantizer = made(x, "nmpqat/neuron(widths=[0, 1, 4])")
+    quantizer = made(x, f"nmpqat/neuron(widths=[0, 1, 4], scale={scale!r})")
     quantizer.set_widths(torch.tensor([0, 1, 4, 0]))
     values = quantizer(x)
     assert bool((values[[0, 3]] == 0).all())

@@ -7,10 +7,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, distributed, nn
 
-from qcore.errors import CalibrationError, ConfigError, QuantizationError
+from qcore.errors import CalibrationError, ConfigError
 from qcore.quantizers import check_finite
 from qcore.quantizers.config import QuantizerConfig
-from qcore.tensor import ActivationScheme, Encoded, QTensor
+from qcore.tensor import ActivationScheme, Encoded
 from qcore.tensor.integer import as_tokens
 from qcore_nmpqat.quantizers.config import ActivationConfig
 from qcore_nmpqat.quantizers.grid import column_scheme, levels_of
@@ -104,17 +104,6 @@ class ActivationQuantizer(LearnedWidths):
         if x.shape[-1] != self.alpha.numel():
             raise ConfigError(f"{self.tensor_name} has {self.alpha.numel()} clips for {x.shape[-1]} features")
         return scheme.encode(x)
-
-    def quantize(self, x: Tensor) -> QTensor:
-        """Return the same numbers as :meth:`forward`, packed; no gradient.
-
-        Raises:
-            QuantizationError: a feature has 16 bits, which are computed with and not stored.
-        """
-        encoded = self.encode(x)
-        if cast(int, encoded.bits) > 8:
-            raise QuantizationError(f"{self.tensor_name} has features of 16 bits: such activations are not stored")
-        return QTensor.pack(encoded)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` over its clip, fake-quantized; see the class for the gradient."""

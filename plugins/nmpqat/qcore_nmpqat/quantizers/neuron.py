@@ -134,9 +134,8 @@ class NeuronQuantizer(LearnedWidths):
 
     def _chosen(self, halves: Tensor, levels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the stored width, int64 (rows,), the half step and ``2**(b-1)``, float32 (rows, 1), of each row."""
-        widths = torch.tensor(self.config.widths, device=halves.device)[levels]
+        stored = self.widths(levels).clamp_min(1)
         half = halves.gather(1, levels.unsqueeze(1)) if halves.shape[1] > 1 else halves
-        stored = widths.clamp_min(1)
         return stored, half, torch.exp2(stored.to(torch.float32) - 1).unsqueeze(1)
 
     def _encode(self, x: Tensor, rows: Tensor, halves: Tensor, levels: Tensor) -> Encoded:
@@ -188,16 +187,15 @@ def _learned_step(
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of ``x`` and of the half steps (rows, widths), as LSQ has them."""
     rows, given = as_rows(x), as_rows(upstream)
-    half = halves.gather(1, levels.unsqueeze(1))
-    widths = torch.tensor(own.config.widths, device=x.device)[levels].unsqueeze(1)
-    top = torch.exp2(widths.clamp_min(1).to(torch.float32) - 1)
-    v = rows * odd_inverse(half)
+    _, half, top = own._chosen(halves, levels)
+    inverse = odd_inverse(half)
+    v = rows * inverse
     inside = (v >= -top) & (v < top)
-    codes = v.floor().clamp_(-top, top - 1).mul_(2).add_(1)
+    codes = odd_codes(rows, inverse, top)
     terms = torch.where(inside, codes - 2 * v, codes).mul_(given)
-    sums = terms.sum(dim=1, dtype=torch.float64).to(torch.float32)
-    sums = torch.where(widths.squeeze(1) > 0, sums / (rows.shape[1] * top.squeeze(1)).sqrt(), 0.0)
-    dhalf = torch.zeros_like(halves).scatter_(1, levels.unsqueeze(1), sums.unsqueeze(1)) * own.half_step.sign()
+    sums = terms.sum(dim=1, keepdim=True, dtype=torch.float64).to(torch.float32)
+    sums = torch.where(half > 0, sums / (rows.shape[1] * top).sqrt(), 0.0)
+    dhalf = torch.zeros_like(halves).scatter_(1, levels.unsqueeze(1), sums) * own.half_step.sign()
     return (given * inside).reshape(upstream.shape).to(upstream.dtype), dhalf
 
 

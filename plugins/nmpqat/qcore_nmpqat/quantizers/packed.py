@@ -8,10 +8,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from qcore.errors import QuantizationError
 from qcore.quantizers import Quantizer, check_finite
 from qcore.quantizers.config import QuantizerConfig
-from qcore.tensor import ActivationScheme, Encoded, QTensor
+from qcore.tensor import ActivationScheme, Encoded
 from qcore.tensor.integer import as_tokens
 from qcore_nmpqat.quantizers.config import PackedActivationConfig
 from qcore_nmpqat.quantizers.grid import column_scheme
@@ -41,7 +40,6 @@ class PackedActivation(Quantizer):
         self.register_buffer("clip", torch.empty(0))
         self.register_buffer("width", torch.empty(0, dtype=torch.uint8))
         self.register_buffer("is_signed", torch.tensor(False))
-        self._scheme: tuple[ActivationScheme, tuple[Any, ...]] | None = None
 
     @classmethod
     def of(cls, clip: Tensor, width: Tensor, *, signed: bool, name: str) -> Self:
@@ -72,16 +70,6 @@ class PackedActivation(Quantizer):
         """Return the codes of ``x`` (..., features)."""
         check_finite(x, self.tensor_name)
         return self._columns().encode(x)
-
-    def quantize(self, x: Tensor) -> QTensor:
-        """Return the same numbers as :meth:`forward`, packed.
-
-        Raises:
-            QuantizationError: a feature has 16 bits, which are computed with and not stored.
-        """
-        if bool((self.width > 8).any()):
-            raise QuantizationError(f"{self.tensor_name} has features of 16 bits: such activations are not stored")
-        return QTensor.pack(self.encode(x))
 
     def bits(self) -> Tensor:
         """Return each feature's width, float32 (features,)."""

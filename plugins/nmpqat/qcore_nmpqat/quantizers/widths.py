@@ -87,9 +87,10 @@ class LearnedWidths(Quantizer):
             self.strength.detach(), self.level, config.steps, config.hysteresis, ratchet=config.ratchet
         )
 
-    def widths(self) -> Tensor:
-        """Return each neuron's width, int64 (neurons,)."""
-        return torch.tensor(self.config.widths, device=self.strength.device)[self.levels()]
+    def widths(self, levels: Tensor | None = None) -> Tensor:
+        """Return each neuron's width, int64 (neurons,), by :meth:`levels`, if they are known already."""
+        levels = self.levels() if levels is None else levels
+        return torch.tensor(self.config.widths, device=levels.device)[levels]
 
     def bits(self) -> Tensor:
         """Return each neuron's width, float32 (neurons,); its gradient is that of the mixture's mean width.

@@ -1,0 +1,1 @@
+"""The tasks: ``imagenet`` and ``imagenet_sample``."""

@@ -1,0 +1,3 @@
+from qcore.testing import conformance
+
+test_conformance = conformance("hetero_diffq")

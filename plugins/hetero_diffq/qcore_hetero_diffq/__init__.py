@@ -18,6 +18,27 @@ def qcore_models() -> list[ModelSpec]:
     """Return the networks."""
     return [
         ModelSpec(
+            name="mobilenet_v2",
+            target="qcore_hetero_diffq.models.build:build_mobilenet_v2",
+            summary="inverted residuals with linear bottlenecks, of any width, with or without norms",
+            reference="Sandler et al. 2018, arXiv:1801.04381",
+            config="qcore_hetero_diffq.models.config:MobileNetV2Config",
+        ),
+        ModelSpec(
+            name="efficientnet_lite0",
+            target="qcore_hetero_diffq.models.build:build_efficientnet_lite0",
+            summary="EfficientNet-B0 without squeeze and excitation, and with ReLU6",
+            reference="Tan and Le 2019, arXiv:1905.11946",
+            config="qcore_hetero_diffq.models.config:EfficientNetConfig",
+        ),
+        ModelSpec(
+            name="squeezenext",
+            target="qcore_hetero_diffq.models.squeezenext:build_squeezenext",
+            summary="SqueezeNext of 23 layers: two-stage bottlenecks around windows of 1 x 3 and 3 x 1",
+            reference="Gholami et al. 2018, arXiv:1803.10615",
+            config="qcore_hetero_diffq.models.config:SqueezeNextConfig",
+        ),
+        ModelSpec(
             name="resnet20",
             target="qcore_hetero_diffq.models.resnet:build_resnet20",
             summary="the residual network of 20 layers for images of 32 x 32 pixels",

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from qcore.errors import UsageError
 from qcore.nn import Dropout, Standardize
 from qcore_hetero_diffq.models.config import ImageNetworkConfig
-from qcore_hetero_diffq.models.parts import linear
 
 if TYPE_CHECKING:
     from qcore.backends.plan import Value
@@ -32,28 +31,35 @@ _STATISTICS: Final[dict[str, tuple[tuple[float, ...], tuple[float, ...]]]] = {
 class ImageNetwork(nn.Module):
     """Base: takes images as they are stored, (n, channels, height, width) of 0 to 255.
 
-    Subclasses set ``stem``, ``stages`` and, where they have one, ``last``.
-
     Attributes:
         scaler: by the preprocessing of the config; the identity for ``none``.
         stem: the first unit, on the image.
         stages: one ``nn.Sequential`` of blocks a stage.
-        last: what follows the stages, before the mean over space.
+        last: what follows the stages, before the mean over space; the identity where nothing does.
         dropout: of the pooled features.
         head: linear, to the logits.
     """
 
-    stem: nn.Module
     stages: nn.Sequential
 
-    def __init__(self, config: ImageNetworkConfig, features: int, dropout: float, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        config: ImageNetworkConfig,
+        stem: nn.Module,
+        stages: nn.Sequential,
+        last: nn.Module,
+        head: nn.Linear,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.in_channels = config.in_channels
         self._fits = config.preprocessing == "fit"
         self.scaler = _scaler(config)
-        self.last: nn.Module = nn.Identity()
+        self.stem = stem
+        self.stages = stages
+        self.last = last
         self.dropout = Dropout(dropout)
-        self.head = linear(features, config.out_features, generator)
+        self.head = head
 
     def fit_scalers(self, inputs: Tensor, targets: Tensor) -> None:
         """Set the scaler from the training part, where the preprocessing is ``fit``."""
@@ -69,8 +75,10 @@ class ImageNetwork(nn.Module):
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             wanted = f"(n, {self.in_channels}, height, width)"
             raise UsageError(f"this network takes images {wanted}, not {tuple(x.shape)}")
-        features = self.last(self.stages(self.stem(self.scaler(x))))
-        out: Tensor = self.head(self.dropout(features.mean(dim=(2, 3))))
+        scaled = self.scaler(x).contiguous(memory_format=torch.channels_last)  # convolutions of few channels like that
+        features = self.last(self.stages(self.stem(scaled)))
+        pooled = features.contiguous().mean(dim=(2, 3))  # summed in one order, whatever the last map's layout
+        out: Tensor = self.head(self.dropout(pooled))
         return out
 
     def plan(self, builder: PlanBuilder, x: Value) -> Value:

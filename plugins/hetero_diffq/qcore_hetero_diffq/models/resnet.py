@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from qcore.tensor.arithmetic import Conv2dShape
 from qcore_hetero_diffq.models.config import ResNet20Config
 from qcore_hetero_diffq.models.network import ImageNetwork
-from qcore_hetero_diffq.models.parts import Style, conv_unit
+from qcore_hetero_diffq.models.parts import Style, conv_unit, linear
 
 if TYPE_CHECKING:
     from qcore.backends.plan import Value
@@ -32,9 +32,8 @@ class ResNet20(ImageNetwork):
     """
 
     def __init__(self, config: ResNet20Config, generator: torch.Generator) -> None:
-        super().__init__(config, 4 * config.width, 0.0, generator)
         style = Style(activation=nn.ReLU)
-        self.stem = conv_unit(config.in_channels, config.width, 3, style, generator)
+        stem = conv_unit(config.in_channels, config.width, 3, style, generator)
         stages: list[nn.Module] = []
         channels = config.width
         for factor in (1, 2, 4):
@@ -43,7 +42,8 @@ class ResNet20(ImageNetwork):
                 blocks.append(BasicBlock(channels, factor * config.width, config.shortcut, style, generator))
                 channels = factor * config.width
             stages.append(nn.Sequential(*blocks))
-        self.stages = nn.Sequential(*stages)
+        head = linear(channels, config.out_features, generator)
+        super().__init__(config, stem, nn.Sequential(*stages), nn.Identity(), head)
 
 
 class BasicBlock(nn.Module):

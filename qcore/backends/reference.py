@@ -38,7 +38,7 @@ class ReferenceBackend(Backend):
     def prepare(self, request: KernelRequest, weight: QTensor, bias: Tensor | None) -> Kernel:
         """Unpack the codes to one integer each."""
         encoded = weight.unpack()
-        codes = encoded.codes.to(torch.int8 if encoded.encoding in {"int", "ternary"} else torch.int16)
+        codes = encoded.codes.to(torch.int8 if encoded.encoding in {"int", "ternary", "symmetric"} else torch.int16)
         held = replace(encoded, codes=codes)
         how = "integer sums" if request.integer else "float sums on dequantized weights"
         return Kernel(f"{request.op}, {how}", _layer(request, held, bias), codes.numel() * codes.element_size())

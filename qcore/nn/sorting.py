@@ -157,8 +157,7 @@ def _with_rows(layer: PackedLinear, order: Tensor) -> PackedLinear:
         else weight.zero_point[order],
         bits=bits,
     )
-    codec = layer.weight.blocks[0].codec
-    like = layer.like(QTensor.pack(moved, codec), None if layer.bias is None else layer.bias[order])
+    like = layer.like(QTensor.pack(moved, layer.weight.codecs), None if layer.bias is None else layer.bias[order])
     like.folded, like.sorted_columns = layer.folded, layer.sorted_columns
     return like
 
@@ -168,7 +167,7 @@ def _with_columns(layer: PackedLinear, order: Tensor) -> PackedLinear | None:
     weight, quantizer = layer.weight.unpack(), copy.deepcopy(layer.input_quantizer)
     if quantizer is not None and not quantizer.permute_columns(order):
         return None
-    packed = QTensor.pack(replace(weight, codes=weight.codes[:, order]), layer.weight.blocks[0].codec)
+    packed = QTensor.pack(replace(weight, codes=weight.codes[:, order]), layer.weight.codecs)
     like = PackedLinear(packed, layer.bias, quantizer, layer.weight_spec)
     like.folded, like.sorted_columns = layer.folded, True
     return like

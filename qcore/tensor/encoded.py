@@ -8,19 +8,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["ENCODINGS", "Encoded", "largest_code", "offset_and_step"]
+__all__ = ["ENCODINGS", "Encoded", "codec_of", "largest_code", "offset_and_step", "stored_range"]
 
-ENCODINGS = ("int", "uint", "ternary", "odd")
+ENCODINGS = ("int", "uint", "ternary", "odd", "symmetric")
 """How an unsigned stored code ``u`` of ``b`` bits maps to the integer code.
 
-======== ======================= =======================
-name     code                    codes of ``b`` bits
-======== ======================= =======================
-int      u - 2**(b-1)            -2**(b-1) .. 2**(b-1)-1
-uint     u                       0 .. 2**b - 1
-ternary  u - 1                   -1, 0, 1
-odd      2 u - (2**b - 1)        odd numbers; -1, +1 at 1 bit
-======== ======================= =======================
+========= ======================= =======================
+name      code                    codes of ``b`` bits
+========= ======================= =======================
+int       u - 2**(b-1)            -2**(b-1) .. 2**(b-1)-1
+uint      u                       0 .. 2**b - 1
+ternary   u - 1                   -1, 0, 1
+odd       2 u - (2**b - 1)        odd numbers; -1, +1 at 1 bit
+symmetric 2 u - 1 at 1 bit        -1, +1
+..        u - 1 at 2 bits         -1, 0, 1
+..        u - 2**(b-1) from 3 on  -(2**(b-1)-1) .. 2**(b-1)-1; never u = 0
+========= ======================= =======================
+
+``symmetric`` is for rows that differ in width, binary and ternary ones beside wider ones.
 """
 
 
@@ -31,12 +36,31 @@ def offset_and_step(encoding: str, bits: int) -> tuple[int, int]:
         "uint": (1, 0),
         "ternary": (1, -1),
         "odd": (2, -((1 << bits) - 1)),
+        "symmetric": (2, -1) if bits == 1 else (1, -1) if bits == 2 else (1, -(1 << (bits - 1))),
     }[encoding]
+
+
+def stored_range(encoding: str, bits: int) -> tuple[int, int]:
+    """Return the smallest and the largest stored code ``u`` that codes of ``bits`` bits take."""
+    if encoding == "ternary" or (encoding, bits) == ("symmetric", 2):
+        return 0, 2
+    return int(encoding == "symmetric" and bits > 2), (1 << bits) - 1
+
+
+def codec_of(encoding: str, bits: int) -> str:
+    """Return the codec in which codes of ``bits`` bits are stored unless another is named: trits take 1.6 bits each."""
+    return "trit5@1" if stored_range(encoding, bits) == (0, 2) else "packn@1"
 
 
 def largest_code(encoding: str, bits: int) -> int:
     """Return the largest magnitude of ``code - zero_point``."""
-    return {"int": 1 << (bits - 1), "uint": (1 << bits) - 1, "ternary": 1, "odd": (1 << bits) - 1}[encoding]
+    return {
+        "int": 1 << (bits - 1),
+        "uint": (1 << bits) - 1,
+        "ternary": 1,
+        "odd": (1 << bits) - 1,
+        "symmetric": max(1, (1 << (bits - 1)) - 1),
+    }[encoding]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qcore.errors import ModelFileError, QuantizationError
 from qcore.tensor.codecs import CODECS
-from qcore.tensor.encoded import ENCODINGS, Encoded, offset_and_step
+from qcore.tensor.encoded import ENCODINGS, Encoded, codec_of, offset_and_step, stored_range
 
 __all__ = ["Block", "QTensor"]
 
@@ -60,28 +60,32 @@ class QTensor:
     group_size: int | None = None
 
     @classmethod
-    def pack(cls, encoded: Encoded, codec: str | None = None) -> QTensor:
-        """Pack ``encoded``; ``codec`` defaults to ``trit5@1`` for ternary codes and ``packn@1`` for all others.
+    def pack(cls, encoded: Encoded, codec: str | Mapping[int, str] | None = None) -> QTensor:
+        """Pack ``encoded``.
+
+        Args:
+            encoded: codes and scales.
+            codec: of all rows, or of each width; what it does not say is stored by
+                :func:`qcore.tensor.encoded.codec_of`: codes of three values in ``trit5@1``, all others in ``packn@1``.
 
         Raises:
             QuantizationError: if codes have more than 8 bits (those of inputs may, which are not stored), a code does
                 not fit its width or the codec, or a zero point is no whole number of encoding ``uint``.
         """
         _check_zero_point(encoded)
-        name = codec or ("trit5@1" if encoded.encoding == "ternary" else "packn@1")
         order: Tensor | None = None
         moved = False
         blocks: tuple[Block, ...]
         if isinstance(encoded.bits, int) or encoded.bits.numel() == 0:
             width = encoded.bits if isinstance(encoded.bits, int) else 8
-            blocks = (_pack_rows(encoded.codes, encoded.encoding, width, name),)
+            blocks = (_pack_rows(encoded.codes, encoded.encoding, width, codec),)
         else:
             order = torch.argsort(encoded.bits, stable=True)
             moved = not torch.equal(order, torch.arange(len(order), device=order.device))
             widths, counts = torch.unique_consecutive(encoded.bits[order], return_counts=True)
             parts = torch.split(encoded.codes[order], counts.tolist())
             blocks = tuple(
-                _pack_rows(part, encoded.encoding, int(bits), name)
+                _pack_rows(part, encoded.encoding, int(bits), codec)
                 for part, bits in zip(parts, widths.tolist(), strict=True)
             )
         return cls(
@@ -115,6 +119,11 @@ class QTensor:
         stored = [torch.full((block.data.shape[0],), block.bits, device=device) for block in self.blocks]
         bits = torch.cat(stored)
         return bits if self.row_order is None else bits[torch.argsort(self.row_order.long())]
+
+    @property
+    def codecs(self) -> dict[int, str]:
+        """The codec of each width."""
+        return {block.bits: block.codec for block in self.blocks}
 
     @property
     def rows(self) -> int:
@@ -222,6 +231,11 @@ class QTensor:
             raise ModelFileError(
                 f"codes have {tuple(block.data.shape)} {block.data.dtype} where (rows, {wanted}) uint8 belong"
             )
+        if self.encoding == "symmetric" and block.data.numel() and not block.data.is_meta:
+            low, high = stored_range(self.encoding, block.bits)
+            stored = CODECS[block.codec].decode(block.data, block.bits, self.cols)
+            if not bool(((stored >= low) & (stored <= high)).all()):
+                raise ModelFileError(f"a stored code of {block.bits} bits is not within {low} to {high}")
 
     def _check_scales(self) -> None:
         groups = 1 if self.group_size is None else -(-self.cols // self.group_size)
@@ -249,14 +263,17 @@ def _check_zero_point(encoded: Encoded) -> None:
         raise QuantizationError("zero points are whole numbers from 0 to 255, with encoding 'uint'")
 
 
-def _pack_rows(codes: Tensor, encoding: str, bits: int, codec: str) -> Block:
-    if codec not in CODECS:
-        raise QuantizationError(f"unknown codec {codec!r}", f"this qcore knows {', '.join(CODECS)}")
+def _pack_rows(codes: Tensor, encoding: str, bits: int, codec: str | Mapping[int, str] | None) -> Block:
     if not 1 <= bits <= 8:
         raise QuantizationError(f"codes of {bits} bits are not stored: 1 to 8 are possible")
+    given = codec.get(bits) if isinstance(codec, Mapping) else codec
+    name = given or codec_of(encoding, bits)
+    if name not in CODECS:
+        raise QuantizationError(f"unknown codec {name!r}", f"this qcore knows {', '.join(CODECS)}")
     step, offset = offset_and_step(encoding, bits)
     stored = (codes - offset) / step
-    top = min(2 if encoding == "ternary" else (1 << bits) - 1, CODECS[codec].largest(bits))
-    if stored.numel() and not bool(((stored >= 0) & (stored <= top) & (stored == stored.round())).all()):
-        raise QuantizationError(f"a code does not fit {bits} bits of encoding {encoding!r} in {codec}")
-    return Block(bits, codec, CODECS[codec].encode(stored.to(torch.uint8), bits))
+    low, high = stored_range(encoding, bits)
+    top = min(high, CODECS[name].largest(bits))
+    if stored.numel() and not bool(((stored >= low) & (stored <= top) & (stored == stored.round())).all()):
+        raise QuantizationError(f"a code does not fit {bits} bits of encoding {encoding!r} in {name}")
+    return Block(bits, name, CODECS[name].encode(stored.to(torch.uint8), bits))

@@ -12,7 +12,7 @@ from torch import Tensor
 from qcore.backends import KernelRequest
 from qcore.tensor import ActivationScheme, Encoded, QTensor
 from qcore.tensor.arithmetic import Conv2dShape
-from qcore.tensor.encoded import offset_and_step
+from qcore.tensor.encoded import offset_and_step, stored_range
 from qcore.tensor.layers import encode_images
 from qcore.testing.inputs import generator, normal
 
@@ -29,13 +29,17 @@ __all__ = [
 ]
 
 Scales = Literal["tensor", "row", "group"]
+Width = int | Tensor
 ENCODINGS = (
     ("ternary", 2),
     ("odd", 1),
     ("odd", 2),
     *(("int", bits) for bits in range(2, 9)),
     *(("uint", bits) for bits in range(1, 9)),
+    *(("symmetric", bits) for bits in (1, 2, 3, 5, 8)),
 )
+MIXED = torch.tensor([8, 1, 3, 2, 4, 1, 2, 3])
+"""Widths of rows, over and over, of the encoding ``symmetric``: binary and ternary ones beside wider ones."""
 SHAPES: tuple[tuple[int, int], ...] = ((1, 1), (3, 5), (7, 13), (16, 64), (33, 127), (2, 1030))
 BATCHES = (1, 3, 17)
 TOKENS = ActivationScheme(8)
@@ -103,7 +107,15 @@ def linears() -> Iterator[Problem]:
 
 def mixed_widths() -> Iterator[Problem]:
     """Yield linear layers whose rows have different widths."""
-    for encoding, widths in (("int", (2, 4, 8)), ("int", (3, 5)), ("odd", (1, 2, 4)), ("uint", (1, 4, 8))):
+    for encoding, widths in (
+        ("int", (2, 4, 8)),
+        ("int", (3, 5)),
+        ("odd", (1, 2, 4)),
+        ("uint", (1, 4, 8)),
+        ("symmetric", (1, 2, 3, 4, 8)),
+        ("symmetric", (1, 2)),
+        ("symmetric", (1, 8)),
+    ):
         for shape in ((7, 13), (33, 127)):
             chosen = torch.randint(0, len(widths), (shape[0],), generator=generator(shape[1]))
             bits = torch.tensor(widths)[chosen]
@@ -113,30 +125,50 @@ def mixed_widths() -> Iterator[Problem]:
 
 def extremes() -> Iterator[Problem]:
     """Yield layers whose codes and inputs are all at their ends, long enough to overflow 16 bits."""
-    for encoding, bits in ENCODINGS:
+    every: tuple[tuple[str, Width], ...] = (*ENCODINGS, ("symmetric", MIXED[:5]))
+    for encoding, bits in every:
         for cols in (64, 1024, 4099):
             for end in (0.0, 1.0):
-                weight = coded_weight(encoding, bits, (3, cols), "tensor", fill=end)
+                rows = 3 if isinstance(bits, int) else len(bits)
+                weight = coded_weight(encoding, bits, (rows, cols), "tensor", fill=end)
                 for value in (-2.0, 2.0):
-                    name = f"{encoding} of {bits} bits, all {'high' if end else 'low'}, inputs all {value}"
+                    name = f"{encoding} of {_widths(bits)} bits, all {'high' if end else 'low'}, inputs all {value}"
                     yield problem(weight, torch.full((2, cols), value), TOKENS, name=name)
 
 
 def convolutions() -> Iterator[Problem]:
     """Yield integer convolutions: strides, padding, dilation, groups."""
-    for encoding, bits in (("ternary", 2), ("odd", 1), ("int", 4), ("int", 8), ("uint", 4)):
+    every: tuple[tuple[str, Width], ...] = (
+        ("ternary", 2),
+        ("odd", 1),
+        ("int", 4),
+        ("int", 8),
+        ("uint", 4),
+        ("symmetric", 3),
+        ("symmetric", MIXED),
+    )
+    for encoding, bits in every:
         for shape, walk in WALKS:
             weight = coded_weight(encoding, bits, shape, "row")
-            x = normal((2, shape[1] * walk.groups, 7, 9), torch.float32, seed=bits)
+            x = normal((2, shape[1] * walk.groups, 7, 9), torch.float32, seed=walk.groups)
             for scheme in (TOKENS, ActivationScheme(8, symmetric=False)):
                 yield problem(weight, x, scheme, conv=walk)
 
 
 def float_layers() -> Iterator[Problem]:
     """Yield layers whose sums are float by nature: float inputs, or scales for groups of columns."""
-    for encoding, bits in (("ternary", 2), ("odd", 1), ("int", 4), ("uint", 4), ("int", 8)):
+    every: tuple[tuple[str, Width], ...] = (
+        ("ternary", 2),
+        ("odd", 1),
+        ("int", 4),
+        ("uint", 4),
+        ("int", 8),
+        ("symmetric", 1),
+        ("symmetric", MIXED),
+    )
+    for encoding, bits in every:
         for shape in ((1, 1), (7, 13), (33, 127)):
-            x = normal((3, shape[1]), torch.float32, seed=bits)
+            x = normal((3, shape[1]), torch.float32, seed=shape[0])
             yield problem(coded_weight(encoding, bits, shape, "row"), x, None)
             yield problem(coded_weight(encoding, bits, shape, "group"), x, TOKENS)
             yield problem(coded_weight(encoding, bits, shape, "group"), x, None)
@@ -153,17 +185,22 @@ def expert_layers() -> Iterator[Problem]:
 
 
 def coded_weight(
-    encoding: str, bits: int | Tensor, shape: tuple[int, ...], scales: Scales, *, fill: float | None = None
+    encoding: str, bits: Width, shape: tuple[int, ...], scales: Scales, *, fill: float | None = None
 ) -> Encoded:
-    """Return random codes over their whole range, or all at one end (``fill`` 0 or 1), with random scales."""
+    """Return random codes over their whole range, or all at one end (``fill`` 0 or 1), with random scales.
+
+    Widths of rows are repeated, or left out, so that there is one for each row.
+    """
     rows, cols = shape[0], int(torch.Size(shape[1:]).numel())
+    if isinstance(bits, Tensor):
+        bits = bits.repeat(-(-rows // len(bits)))[:rows]
     widths = bits.tolist() if isinstance(bits, Tensor) else [bits] * rows
     drawn = generator(rows * 1000 + cols)
     codes = torch.empty(rows, cols)
     for row, width in enumerate(widths):
-        top = 2 if encoding == "ternary" else (1 << width) - 1
-        random = torch.randint(0, top + 1, (cols,), generator=drawn).float()
-        stored = random if fill is None else torch.full((cols,), fill * top)
+        low, top = stored_range(encoding, width)
+        random = torch.randint(low, top + 1, (cols,), generator=drawn).float()
+        stored = random if fill is None else torch.full((cols,), low + fill * (top - low))
         step, offset = offset_and_step(encoding, width)
         codes[row] = stored * step + offset
     groups = -(-cols // GROUP_SIZE) if scales == "group" else 1
@@ -236,6 +273,10 @@ def _inputs() -> Iterator[Problem]:
     yield problem(weight, x.bfloat16(), TOKENS, name="bfloat16")
     yield problem(weight, normal((2, 3, 64), torch.float32), TOKENS, name="sequences")
     yield problem(weight, normal((64,), torch.float32), TOKENS, name="one vector")
+
+
+def _widths(bits: Width) -> str:
+    return str(bits) if isinstance(bits, int) else "/".join(map(str, sorted(set(bits.tolist()))))
 
 
 def _told(x: Tensor | Encoded, scheme: ActivationScheme | None) -> str:

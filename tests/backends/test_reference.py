@@ -10,7 +10,7 @@ from qcore.backends.reference import ReferenceBackend
 from qcore.nn import PackedLinear
 from qcore.quantizers import make_quantizer
 from qcore.tensor import ENCODINGS, Encoded, QTensor
-from qcore.tensor.encoded import offset_and_step
+from qcore.tensor.encoded import offset_and_step, stored_range
 
 TOKEN = make_quantizer("core/int(granularity='token')")
 
@@ -25,8 +25,8 @@ def coded(encoding: str, bits: int | torch.Tensor, rows: int = 4, cols: int = 11
     codes = torch.zeros(rows, cols)
     for row, width in enumerate(widths):
         step, offset = offset_and_step(encoding, width)
-        top = 2 if encoding == "ternary" else (1 << width) - 1
-        codes[row] = torch.randint(0, top + 1, (cols,), generator=generator) * step + offset
+        low, top = stored_range(encoding, width)
+        codes[row] = torch.randint(low, top + 1, (cols,), generator=generator) * step + offset
     zero = torch.ones(rows, 1) if encoding == "uint" else None
     scale = torch.rand(rows, 1, generator=generator)
     return Encoded(codes, scale, codes.shape, torch.float32, encoding, bits, zero)
@@ -50,6 +50,7 @@ def test_every_encoding_and_width_runs_exactly(encoding: str, bits: int) -> None
 def test_rows_of_several_widths_run_in_their_own_order() -> None:
     _check(coded("int", torch.tensor([8, 2, 4, 2])))
     _check(coded("odd", torch.tensor([1, 3, 1, 8])))
+    _check(coded("symmetric", torch.tensor([2, 1, 8, 3])))
 
 
 def _check(weight: Encoded) -> None:

@@ -191,12 +191,14 @@ class Trits(IntQuantizer):
 class Mixed(IntQuantizer):
     """Rows of several widths."""
 
+    encoding = "int"
+
     def encode(self, x: Tensor) -> Encoded:
         bits = torch.arange(len(x)) % 4 + 2
         top = ((1 << (bits - 1)) - 1).float()[:, None]
         scale = x.detach().abs().amax(dim=1, keepdim=True) / top
         codes = torch.minimum(torch.maximum((x.detach() / scale).round(), -top), top)
-        return Encoded(codes, scale, x.shape, x.dtype, "int", bits)
+        return Encoded(codes, scale, x.shape, x.dtype, self.encoding, bits)
 
 
 def test_rows_of_several_widths_come_back(tmp_path: Path) -> None:
@@ -206,6 +208,22 @@ def test_rows_of_several_widths_come_back(tmp_path: Path) -> None:
     assert torch.equal(loaded(x), model(x))
     assert isinstance(loaded.weight, QTensor)
     assert [block.bits for block in loaded.weight.blocks] == [2, 3, 4, 5]
+
+
+class MixedSymmetric(Mixed):
+    """The same numbers, those of 2 bits as trits."""
+
+    encoding = "symmetric"
+
+
+def test_the_symmetric_encoding_comes_back_in_the_same_format(tmp_path: Path) -> None:
+    layer, x = nn.Linear(10, 9), normal(4, 10)
+    model = qcore.quantize(layer, {"*": {"weight": MixedSymmetric(), "input": TOKEN}}).eval()
+    path = qcore.save(qcore.pack(model), tmp_path / "mixed.safetensors")
+    assert qcore.inspect(path).header["format"] == "qcore.model/1"
+    loaded: Any = qcore.load(path, model=layer)
+    assert torch.equal(loaded(x), model(x))
+    assert loaded.weight.codecs == {2: "trit5@1", 3: "packn@1", 4: "packn@1", 5: "packn@1"}
 
 
 def test_an_input_quantizer_that_nobody_offers_cannot_be_saved(tmp_path: Path) -> None:

@@ -49,6 +49,17 @@ class RowWidths(Quantizer):
         return torch.tensor(4.0)
 
 
+class SymmetricWidths(RowWidths):
+    """Symmetric codes of 1, 2, 3 or 8 bits, a width for each row, in no order."""
+
+    def encode(self, x: Tensor) -> Encoded:
+        bits = torch.tensor([0, 1, 2, 0, 3, 0, 0, 0, 8])[self.widths(len(x))]
+        top = (2.0 ** (bits - 1) - 1).clamp_min(1)[:, None]
+        scale = x.abs().amax(dim=1, keepdim=True) / top
+        rounded = torch.where(bits[:, None] == 1, torch.where(x > 0, 1.0, -1.0), (x / scale).round())
+        return Encoded(rounded.clamp(min=-top, max=top).float(), scale.float(), x.shape, x.dtype, "symmetric", bits)
+
+
 class ColumnWidths(Quantizer):
     """Inputs of 4, 8 or 16 bits, a width and a clip for each column."""
 
@@ -121,6 +132,16 @@ def test_neurons_stand_by_row_bits_and_then_by_column_bits() -> None:
     bits, steps = packed(sorted_model, "0").weight.row_bits(), scheme.columns.step[0]
     keys = list(zip(bits.tolist(), (-steps).tolist(), strict=True))
     assert keys == sorted(keys)
+
+
+def test_sorting_keeps_the_codec_of_each_width() -> None:
+    hidden = QuantLinear(nn.Linear(33, 70), SymmetricWidths(), make_quantizer(TOKEN))
+    model = nn.Sequential(hidden, nn.ReLU(), layer(5, 70, TOKEN)).eval()
+    sorted_model = qcore.pack(model, backend="core/reference")
+    assert torch.equal(sorted_model(x_of()), model(x_of()))
+    weight = packed(sorted_model, "0").weight
+    assert (weight.row_order, weight.encoding) == (None, "symmetric")
+    assert weight.codecs == {1: "packn@1", 2: "trit5@1", 3: "packn@1", 8: "packn@1"}
 
 
 def test_columns_alone_are_a_reason_to_sort() -> None:

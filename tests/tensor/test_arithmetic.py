@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from qcore.tensor import Encoded, integer_conv2d, integer_linear
 from qcore.tensor.arithmetic import Conv2dShape, is_integer
-from qcore.tensor.encoded import largest_code, offset_and_step
+from qcore.tensor.encoded import largest_code, offset_and_step, stored_range
 
-ENCODINGS = st.sampled_from(["int", "uint", "ternary", "odd"])
+ENCODINGS = st.sampled_from(["int", "uint", "ternary", "odd", "symmetric"])
 
 
 def coded(
@@ -30,8 +30,8 @@ def coded(
 ) -> Encoded:
     width = 2 if encoding == "ternary" else bits
     step, offset = offset_and_step(encoding, width)
-    top = 2 if encoding == "ternary" else (1 << width) - 1
-    codes = torch.randint(0, top + 1, (rows, cols), generator=generator).float() * step + offset
+    low, top = stored_range(encoding, width)
+    codes = torch.randint(low, top + 1, (rows, cols), generator=generator).float() * step + offset
     scale = torch.rand(rows if scales is None else scales, 1, generator=generator) + 0.01
     zero = torch.randint(0, top + 1, scale.shape, generator=generator).float() if encoding == "uint" else None
     return Encoded(codes, scale, torch.Size(shape or (rows, cols)), dtype, encoding, width, zero)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from qcore.tensor import Encoded
-from qcore.tensor.encoded import largest_code, offset_and_step
+from qcore.tensor.encoded import ENCODINGS, codec_of, largest_code, offset_and_step, stored_range
 
 
 def encoded(codes: list[list[float]], scale: list[list[float]], **options: object) -> Encoded:
@@ -17,12 +17,38 @@ def encoded(codes: list[list[float]], scale: list[list[float]], **options: objec
 
 @pytest.mark.parametrize(
     ("encoding", "bits", "codes"),
-    [("int", 2, [-2, -1, 0, 1]), ("uint", 2, [0, 1, 2, 3]), ("ternary", 2, [-1, 0, 1]), ("odd", 1, [-1, 1])],
+    [
+        ("int", 2, [-2, -1, 0, 1]),
+        ("uint", 2, [0, 1, 2, 3]),
+        ("ternary", 2, [-1, 0, 1]),
+        ("odd", 1, [-1, 1]),
+        ("symmetric", 1, [-1, 1]),
+        ("symmetric", 2, [-1, 0, 1]),
+        ("symmetric", 3, [-3, -2, -1, 0, 1, 2, 3]),
+        ("symmetric", 8, list(range(-127, 128))),
+    ],
 )
 def test_an_encoding_maps_stored_codes_to_the_documented_integers(encoding: str, bits: int, codes: list[int]) -> None:
     step, offset = offset_and_step(encoding, bits)
-    assert [step * stored + offset for stored in range(len(codes))] == codes
+    low, high = stored_range(encoding, bits)
+    assert [step * stored + offset for stored in range(low, high + 1)] == codes
     assert largest_code(encoding, bits) == max(map(abs, codes))
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_the_largest_code_is_that_of_an_end_and_grows_with_the_width(encoding: str) -> None:
+    widths = (2,) if encoding == "ternary" else range(1, 9)
+    largest = []
+    for bits in widths:
+        step, offset = offset_and_step(encoding, bits)
+        largest.append(max(abs(step * stored + offset) for stored in stored_range(encoding, bits)))
+    assert largest == [largest_code(encoding, bits) for bits in widths]
+    assert largest == sorted(largest)
+
+
+def test_codes_of_three_values_are_stored_as_trits() -> None:
+    assert [codec_of("symmetric", bits) for bits in (1, 2, 3)] == ["packn@1", "trit5@1", "packn@1"]
+    assert (codec_of("ternary", 2), codec_of("int", 2)) == ("trit5@1", "packn@1")
 
 
 def test_a_value_is_code_less_zero_point_times_scale() -> None:

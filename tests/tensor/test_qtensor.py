@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from qcore.errors import ModelFileError, QuantizationError
 from qcore.tensor import ENCODINGS, Encoded, QTensor
-from qcore.tensor.encoded import offset_and_step
+from qcore.tensor.encoded import offset_and_step, stored_range
 
 
 def coded(
@@ -29,9 +29,9 @@ def coded(
     widths = torch.tensor([bits] * rows if isinstance(bits, int) else bits)
     codes = torch.zeros(rows, cols)
     for row, width in enumerate(widths.tolist()):
-        top = 2 if encoding == "ternary" else (1 << width) - 1
+        low, top = stored_range(encoding, width)
         step, offset = offset_and_step(encoding, width)
-        codes[row] = torch.randint(0, top + 1, (cols,), generator=generator) * step + offset
+        codes[row] = torch.randint(low, top + 1, (cols,), generator=generator) * step + offset
     groups = 1 if group_size is None else -(-cols // group_size)
     scale = torch.rand(rows, groups, generator=generator) + 0.01
     zero = torch.randint(0, 2, scale.shape, generator=generator).float() if encoding == "uint" else None
@@ -65,9 +65,16 @@ def test_unpack_gives_back_what_was_packed(
     assert same(QTensor.from_parts(packed.tensors(), packed.metadata()).unpack(), given_codes)
 
 
-@given(seed=st.integers(0, 2**32), widths=st.lists(st.integers(1, 8), max_size=7), cols=st.integers(0, 20))
-def test_rows_of_several_widths_come_back_in_their_own_order(seed: int, widths: list[int], cols: int) -> None:
-    given_codes = coded(len(widths), cols, widths, seed=seed)
+@given(
+    seed=st.integers(0, 2**32),
+    widths=st.lists(st.integers(1, 8), max_size=7),
+    cols=st.integers(0, 20),
+    encoding=st.sampled_from(["int", "symmetric"]),
+)
+def test_rows_of_several_widths_come_back_in_their_own_order(
+    seed: int, widths: list[int], cols: int, encoding: str
+) -> None:
+    given_codes = coded(len(widths), cols, widths, encoding, seed=seed)
     packed = QTensor.pack(given_codes)
     assert torch.equal(packed.unpack().codes, given_codes.codes)
     assert packed.row_bits().tolist() == widths or not widths
@@ -130,6 +137,40 @@ def test_ternary_codes_are_stored_as_trits_unless_another_codec_is_named() -> No
     in_bits = QTensor.pack(x, "packn@1")
     assert in_bits.blocks[0].codec == "packn@1"
     assert torch.equal(in_bits.unpack().codes, x.codes)
+
+
+def test_binary_and_ternary_rows_beside_wider_ones_have_the_documented_bytes() -> None:
+    codes = torch.tensor([[-3.0, 0.0, 3.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 1.0], [-7.0, 7.0, 0.0], [-127.0, 127.0, 0.0]])
+    bits = torch.tensor([3, 2, 1, 4, 8])
+    packed = QTensor.pack(Encoded(codes, torch.ones(5, 1), codes.shape, torch.float32, "symmetric", bits))
+    stored = {block.bits: (block.codec, bytes(block.data[0].tolist()).hex()) for block in packed.blocks}
+    assert stored == {
+        1: ("packn@1", "06"),  # 0 1 1
+        2: ("trit5@1", "05"),  # 2 + 1*3 + 0*9
+        3: ("packn@1", "e101"),  # 1 4 7
+        4: ("packn@1", "f108"),  # 1 15 8
+        8: ("packn@1", "01ff80"),  # 1 255 128
+    }
+    assert packed.nbytes == 1 + 1 + 2 + 2 + 3 + 5 * 4 + 5 * 4
+    assert packed.row_bits().tolist() == bits.tolist()
+    assert torch.equal(packed.dequantize(), codes)
+    assert torch.equal(packed.unpack().bits, bits)  # type: ignore[arg-type]
+    assert packed.codecs == {1: "packn@1", 2: "trit5@1", 3: "packn@1", 4: "packn@1", 8: "packn@1"}
+    assert QTensor.pack(packed.unpack(), packed.codecs | {2: "packn@1"}).codecs[2] == "packn@1"
+
+
+@pytest.mark.parametrize(("bits", "code"), [(1, 0.0), (2, 2.0), (2, -2.0), (3, -4.0), (8, -128.0), (8, 128.0)])
+def test_a_code_beyond_the_symmetric_range_is_refused(bits: int, code: float) -> None:
+    with pytest.raises(QuantizationError, match="does not fit"):
+        QTensor.pack(replace(coded(1, 1, bits, "symmetric"), codes=torch.tensor([[code]])))
+
+
+@pytest.mark.parametrize(("bits", "codec"), [(2, "packn@1"), (3, "packn@1"), (8, "packn@1")])
+def test_stored_codes_beyond_the_symmetric_range_are_refused(bits: int, codec: str) -> None:
+    packed = QTensor.pack(coded(3, 8, bits, "symmetric"), codec)
+    wrong = torch.full_like(packed.blocks[0].data, 255 if bits == 2 else 0)
+    with pytest.raises(ModelFileError, match="stored code"):
+        QTensor.from_parts(packed.tensors() | {"codes_0": wrong}, packed.metadata())
 
 
 @pytest.mark.parametrize("code", [8.0, -9.0, 0.5, float("nan")])

@@ -116,4 +116,4 @@ def byte_of(x: Encoded) -> tuple[int, int]:
     """Return ``(step, less)`` such that ``(code - less) / step`` fits a signed byte."""
     bits = x.bits if isinstance(x.bits, int) else int(x.bits.max()) if x.bits.numel() else 1
     step, offset = offset_and_step(x.encoding, bits)
-    return (1, 0) if bits < 8 or x.encoding in {"int", "ternary"} else (step, step * 128 + offset)
+    return (1, 0) if bits < 8 or x.encoding in {"int", "ternary", "symmetric"} else (step, step * 128 + offset)

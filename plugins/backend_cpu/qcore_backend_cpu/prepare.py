@@ -35,10 +35,9 @@ def prepare_block(
         columns: int32 (cols,), the order in which the kernel takes the weight's columns; None: as they come.
     """
     native, _ = load()
-    step, _ = offset_and_step(weight.encoding, 1)
     group = weight.group_size if weight.scale.shape[1] > 1 else None
     wide = group is None and weight.cols * largest_input(request) * _largest_weight(weight) > _LARGEST_SUM
-    prepared = native.Preparation(weight.cols, group or 0, step, wide, False)
+    prepared = native.Preparation(weight.cols, group or 0, wide, False)
     kept = _add_weight(prepared, weight, bias, columns)
     prepared.activation(*_activation(request))
     numbers = _columns(request)
@@ -81,9 +80,9 @@ def _add_weight(prepared: Any, weight: QTensor, bias: Tensor | None, columns: Te
         return kept[-1].data_ptr()
 
     for block in weight.blocks:
-        _, offset = offset_and_step(weight.encoding, block.bits)
+        numbers = offset_and_step(weight.encoding, block.bits)
         trits, (rows, nbytes) = block.codec == "trit5@1", block.data.shape
-        prepared.add(block.bits, trits, offset, address(block.data, torch.uint8), rows, nbytes)
+        prepared.add(block.bits, trits, *numbers, address(block.data, torch.uint8), rows, nbytes)
     scale, zero = weight.scale, weight.zero_point
     if zero is not None:
         scale, zero = torch.broadcast_tensors(scale, zero)  # type: ignore[no-untyped-call]

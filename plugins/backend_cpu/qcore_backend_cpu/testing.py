@@ -9,13 +9,19 @@ from qcore.backends import Kernel, KernelRequest
 from qcore.backends.reference import ReferenceBackend
 from qcore.tensor import ActivationScheme, Encoded, QTensor
 from qcore.tensor.arithmetic import Conv2dShape
-from qcore.tensor.encoded import offset_and_step
+from qcore.tensor.encoded import offset_and_step, stored_range
 from qcore_backend_cpu.backend import CpuBackend
 
 __all__ = ["TOKENS", "WIDTHS", "kernels", "make_request", "make_weight", "same"]
 
 TOKENS = ActivationScheme(8)
-WIDTHS = [("ternary", 2), ("odd", 1), *(("int", b) for b in range(2, 9)), *(("uint", b) for b in range(1, 9))]
+WIDTHS = [
+    ("ternary", 2),
+    ("odd", 1),
+    *(("int", b) for b in range(2, 9)),
+    *(("uint", b) for b in range(1, 9)),
+    *(("symmetric", b) for b in (1, 2, 3, 8)),
+]
 
 
 def make_weight(
@@ -34,10 +40,10 @@ def make_weight(
     widths = torch.tensor([bits] * rows if isinstance(bits, int) else bits)[:rows]
     codes = torch.empty(rows, cols)
     for row, width in enumerate(widths.tolist()):
-        top = 2 if encoding == "ternary" else (1 << width) - 1
-        stored = (
-            torch.randint(0, top + 1, (cols,), generator=drawn) if fill is None else torch.full((cols,), fill * top)
-        )
+        low, top = stored_range(encoding, width)
+        stored = torch.full((cols,), top if fill else low)
+        if fill is None:
+            stored = torch.randint(low, top + 1, (cols,), generator=drawn)
         step, offset = offset_and_step(encoding, width)
         codes[row] = stored.float() * step + offset
     groups = 1 if group_size is None else -(-cols // group_size)

@@ -15,7 +15,7 @@
 
 namespace qcore {
 
-constexpr uint64_t MAGIC = 0x34555043726f6371;  // "qcorCPU4"
+constexpr uint64_t MAGIC = 0x35555043726f6371;  // "qcorCPU5"
 constexpr int ROW_BLOCKS = 4;
 constexpr int MAX_BUCKETS = 8;
 constexpr int MAX_PLANES = 3;
@@ -38,6 +38,7 @@ struct Activation {
 // Rows of one width. Offsets are in bytes from the start of the block.
 struct Bucket {
   int32_t bits;
+  int32_t step;          // from a stored code to the next
   int32_t rows;
   int32_t panels;
   int32_t first_row;     // of the output, where the rows follow one another; -1: see order
@@ -62,7 +63,6 @@ struct Header {
   int64_t padded_segment;  // the same, filled up to a multiple of eight
   int32_t lanes;
   int32_t split8;          // 8-bit codes are two planes of 4 bits
-  int32_t step;
   int32_t grouped;         // float sum over segments, else one integer sum
   int32_t wide;            // the integer sum needs 64 bits
   int32_t buckets;

@@ -51,8 +51,8 @@ struct Preparation {
   Stored stored{};
   Header header{};
 
-  void add(int bits, bool trits, int offset, uintptr_t data, int64_t rows, int64_t row_nbytes) {
-    stored.blocks.push_back({bits, trits, offset, pointer<uint8_t>(data), rows, row_nbytes});
+  void add(int bits, bool trits, int step, int offset, uintptr_t data, int64_t rows, int64_t row_nbytes) {
+    stored.blocks.push_back({bits, trits, step, offset, pointer<uint8_t>(data), rows, row_nbytes});
   }
 
   void scales(uintptr_t scale, uintptr_t zero_point, bool per_row) {
@@ -197,9 +197,9 @@ NB_MODULE(_kernels, m) {
   m.def("instruction_sets", &list_instruction_sets);
   nb::class_<Preparation>(m, "Preparation")
       .def("__init__",
-           [](Preparation* self, int64_t cols, int64_t group, int step, bool wide, bool relu) {
+           [](Preparation* self, int64_t cols, int64_t group, bool wide, bool relu) {
              new (self) Preparation;
-             self->stored.cols = cols, self->stored.group = group, self->stored.step = step;
+             self->stored.cols = cols, self->stored.group = group;
              self->stored.wide = wide, self->stored.relu = relu;
            })
       .def("add", &Preparation::add)

@@ -43,13 +43,17 @@ void put(uint8_t* plane, const Plane& p, int lanes, int64_t column, int panel_ro
 // Stored rows that become one bucket, those of narrower widths among them with their codes as such of its width.
 struct Range {
   int bits;
+  int step;
   int offset;
   int64_t first, rows;
 };
 
+// Whether a row's codes are codes of the widths after its own, at their step.
 bool widths_ascend(const std::vector<StoredBlock>& blocks) {
-  for (size_t i = 1; i < blocks.size(); ++i) {
-    if (blocks[i].bits <= blocks[i - 1].bits || blocks[i].trits || blocks[i - 1].trits) return false;
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    if (blocks[i].trits && blocks[i].bits != 2) return false;  // then they are none of its width
+    if (i == 0) continue;
+    if (blocks[i].bits <= blocks[i - 1].bits || blocks[i - 1].step % blocks[i].step) return false;
   }
   return true;
 }
@@ -68,7 +72,8 @@ std::vector<Range> ranges_of(const Stored& stored, int64_t granule) {
     start -= block.rows;
     const int64_t left = end - start, padded = fill ? round_up(left, granule) : left;
     const int64_t rows = left <= 0 ? 0 : padded < end ? padded : end;
-    if (rows || (i == 0 && ranges.empty())) ranges.push_back({block.bits, block.offset, end - rows, rows});
+    const Range range{block.bits, block.step, block.offset, end - rows, rows};
+    if (rows || (i == 0 && ranges.empty())) ranges.push_back(range);
     end -= rows;
   }
   return ranges;
@@ -101,9 +106,9 @@ struct Filler {
       while (at >= before + stored.blocks[index].rows) before += stored.blocks[index++].rows;
       const StoredBlock& from = stored.blocks[index];
       decode_row(from, at - before, h.cols, decoded.data());
-      const uint8_t up = uint8_t((from.offset - range.offset) / stored.step);
+      const uint8_t times = uint8_t(from.step / range.step), up = uint8_t((from.offset - range.offset) / range.step);
       for (int64_t k = 0; k < h.cols; ++k) {
-        row[size_t(k)] = uint8_t(decoded[size_t(stored.columns ? stored.columns[k] : k)] + up);
+        row[size_t(k)] = uint8_t(decoded[size_t(stored.columns ? stored.columns[k] : k)] * times + up);
       }
       codes(b, i);
       numbers(b, range.offset, i, stored.order ? stored.order[at] : at);
@@ -147,6 +152,7 @@ struct Filler {
 void plan_bucket(const Stored& stored, const Kernels& kernels, const Range& from, Header& h, Bucket& b) {
   const int64_t panel_rows = ROW_BLOCKS * kernels.lanes;
   b.bits = from.bits;
+  b.step = from.step;
   b.rows = int32_t(from.rows);
   b.panels = int32_t(round_up(from.rows, panel_rows) / panel_rows);
   b.first_row = stored.order ? -1 : int32_t(from.first);
@@ -184,7 +190,6 @@ Header plan(const Stored& stored, const Kernels& kernels) {
   h.padded_segment = round_up(h.segment, 8);
   h.lanes = kernels.lanes;
   h.split8 = kernels.split8;
-  h.step = stored.step;
   h.grouped = stored.group > 0;
   h.wide = !h.grouped && (stored.wide || h.segments > 1);
   // Products of floats skip row blocks that are empty, others take whole panels.

@@ -11,6 +11,7 @@ namespace qcore {
 struct StoredBlock {
   int bits;
   bool trits;  // trit5@1, else packn@1
+  int step;
   int offset;  // code = step * u + offset
   const uint8_t* data;
   int64_t rows;
@@ -21,7 +22,6 @@ struct Stored {
   std::vector<StoredBlock> blocks;
   int64_t cols;
   int64_t group;  // columns a group, 0: none
-  int step;
   bool wide;
   bool relu;
   const float* scale;

@@ -93,8 +93,8 @@ struct Panel {
   void scaled(int64_t s, const int32_t* sums, const Token& token, int32_t total, bool add, float* y) const {
     const uint8_t* block = reinterpret_cast<const uint8_t*>(&h);
     const int64_t at_row = numbers_of(s);
-    machine.rows->scale(sums, rows, h.step * token.step, at<int32_t>(block, b.offset) + at_row, total,
-                        h.step * token.shift, at<int32_t>(block, b.sum) + at_row, token.scale,
+    machine.rows->scale(sums, rows, b.step * token.step, at<int32_t>(block, b.offset) + at_row, total,
+                        b.step * token.shift, at<int32_t>(block, b.sum) + at_row, token.scale,
                         at<float>(block, b.scale) + at_row, add, y);
   }
 
@@ -113,7 +113,7 @@ struct Panel {
     p.codes_segment = h.padded_segment;
     p.pieces = int(x.pieces);
     p.piece_gap = x.pieces > 1 ? x.piece_stride - h.cols / x.pieces : 0;
-    p.step = h.step;
+    p.step = b.step;
     p.offset = at<int32_t>(block, b.offset) + numbers_of(0);
     p.sum = at<int32_t>(block, b.sum) + numbers_of(0);
     p.scale = at<float>(block, b.scale) + numbers_of(0);
@@ -125,7 +125,7 @@ struct Panel {
       p.segment_nbytes = plane_nbytes(8, h.padded_segment, h.lanes);
       p.planes = planes_of(8, false);
     }
-    const int32_t* corrections = x.plain && h.step == 1 && b.uniform ? corrected(x, p.offset[0]) : nullptr;
+    const int32_t* corrections = x.plain && b.step == 1 && b.uniform ? corrected(x, p.offset[0]) : nullptr;
     const int64_t most = direct(out) ? x.rows : CHUNK;
     for (int64_t m = 0; m < x.rows; m += most) {
       const int count = int(x.rows - m < most ? x.rows - m : most);
@@ -201,7 +201,7 @@ struct Panel {
         const Token& token = x.tokens[m * parts + i];
         const int64_t total = x.totals[(m * parts + i) * h.segments + s];
         const int64_t unit = parts == 2 && i % 2 == 0 ? 256 : 1;  // the high bytes come first
-        const int64_t step = unit * h.step * token.step, shift = unit * h.step * token.shift;
+        const int64_t step = unit * b.step * token.step, shift = unit * b.step * token.shift;
         const int32_t* from = part + i * panel_rows;
         int64_t* to = acc + i / parts * panel_rows;
         for (int r = 0; r < rows; ++r) to[r] += step * from[r] + unit * total * offset[r] + shift * sum[r];
@@ -256,7 +256,7 @@ struct Panel {
       }
       if (b.nibbles) unpack_nibbles(plane[0], b.bits, h.lanes, pairs, unpacked);
       else machine.kernels->unpack(planes, plane, pairs, unpacked);
-      machine.rows->widen(unpacked, 2 * pairs, h.lanes, h.step, offset, tile);
+      machine.rows->widen(unpacked, 2 * pairs, h.lanes, b.step, offset, tile);
       machine.rows->real_gemm(tile, n, ROW_BLOCKS * h.lanes, x.x + m * x.stride + s * h.segment + k, x.stride, count,
                               sums);
     }
@@ -294,7 +294,7 @@ struct Panel {
     p.segment = h.segment;
     p.last_segment = segment_length(h, h.segments - 1);
     p.stride = x.stride;
-    p.step = h.step;
+    p.step = b.step;
     p.offset = *at<int32_t>(block, b.offset);
     p.scale = at<float>(block, b.scale) + numbers_of(0);
     p.bias = at<float>(block, b.bias) + first;

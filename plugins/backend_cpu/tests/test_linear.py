@@ -62,7 +62,7 @@ def test_groups_of_any_size_equal_the_reference(
     st.lists(st.integers(1, 8), min_size=1, max_size=150),
     st.integers(1, 200),
     st.integers(0, 20),
-    st.sampled_from(["int", "uint", "odd"]),
+    st.sampled_from(["int", "uint", "odd", "symmetric"]),
 )
 def test_rows_of_mixed_widths_equal_the_reference(isa: str, bits: list[int], cols: int, batch: int, name: str) -> None:
     bits = [max(b, 2) for b in bits] if name == "int" else bits
@@ -126,7 +126,7 @@ def test_a_scale_of_zero_gives_the_bias(isa: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "encoding,bits", [("int", 8), ("uint", 8), ("uint", 3), ("odd", 8), ("odd", 3), ("ternary", 2)]
+    "encoding,bits", [("int", 8), ("uint", 8), ("uint", 3), ("odd", 8), ("odd", 3), ("ternary", 2), ("symmetric", 8)]
 )
 def test_coded_inputs_equal_the_reference(isa: str, encoding: str, bits: int) -> None:
     ours, reference = kernels(make_weight("uint", 5, (21, 50)), None, coded=True, bias=torch.randn(21))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from qcore.backends.plan.base import sum_bound
 from qcore.tensor import ActivationScheme, Encoded, QTensor
-from qcore.tensor.encoded import offset_and_step
+from qcore.tensor.encoded import offset_and_step, stored_range
 from qcore.testing import backend_checks, backend_problems, training_checks
 from qcore.testing.backend_problems import Problem, problem
 from qcore_backend_cuda.backend import CudaBackend
@@ -34,6 +34,7 @@ ENCODINGS = (
     ("odd", 8),
     *(("int", b) for b in range(2, 9)),
     *(("uint", b) for b in range(1, 9)),
+    *(("symmetric", b) for b in (1, 2, 3)),
 )
 SCHEMES = {
     "tokens": ActivationScheme(8),
@@ -288,10 +289,10 @@ def random_weight(
 ) -> Encoded:
     """Return random codes over their whole range, or all at the upper end, with random scales a row or a group."""
     rows, cols = shape
-    most = 2 if encoding == "ternary" else (1 << bits) - 1
-    stored = (
-        torch.randint(0, most + 1, shape, device=device).float() if not top else torch.full(shape, most, device=device)
-    )
+    least, most = stored_range(encoding, bits)
+    stored = torch.full(shape, most, device=device)
+    if not top:
+        stored = torch.randint(least, most + 1, shape, device=device)
     step, offset = offset_and_step(encoding, bits)
     groups = -(-cols // group) if group else 1
     scale = 0.5 + torch.rand(rows, groups, device=device)

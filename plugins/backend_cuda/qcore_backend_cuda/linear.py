@@ -121,7 +121,7 @@ def coded(x: Encoded, cols: int, stride: int) -> Codes:
         raise UsageError(f"coded inputs have one scale a row, or one, not {tuple(x.scale.shape)}")
     bits = x.bits if isinstance(x.bits, int) else int(x.bits.max()) if x.bits.numel() else 1
     step, offset = offset_and_step(x.encoding, bits)
-    step, less = (1, 0) if bits < 8 or x.encoding in {"int", "ternary"} else (step, step * 128 + offset)
+    step, less = (1, 0) if bits < 8 or x.encoding in {"int", "ternary", "symmetric"} else (step, step * 128 + offset)
     codes = torch.zeros((rows, stride), dtype=torch.int8, device=x.codes.device)
     codes[:, :cols] = ((x.codes.float() - less) / step).to(torch.int8)
     zero = torch.zeros_like(x.scale) if x.zero_point is None else x.zero_point.float()

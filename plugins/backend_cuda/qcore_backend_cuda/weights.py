@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from qcore.tensor import QTensor
+from qcore.tensor import Block, QTensor
 from qcore.tensor.codecs import CODECS
 from qcore.tensor.encoded import offset_and_step
 from qcore_backend_cuda.layout import choose_lanes, chunk_cols, row_nbytes, to_lanes
@@ -71,17 +71,20 @@ class PackedWeight:
     def pack(cls, weight: QTensor, bias: Tensor | None, *, integer: bool) -> PackedWeight:
         """Return ``weight`` in this layout, on its own device; no more than some rows are unpacked at a time.
 
+        The kernels have one step for all widths: codes of 1 bit that step by 2 beside others take 2 bits here.
+
         Args:
             weight: (rows, cols) codes.
             bias: (rows,) or None.
             integer: whether the layer computes in integers.
         """
+        weight = _of_one_step(weight)
         device, rows, cols = weight.scale.device, weight.rows, weight.cols
         widths = tuple(block.bits for block in weight.blocks if len(block.data))
         counts = tuple(len(block.data) for block in weight.blocks if len(block.data))
         group = weight.group_size if weight.scale.shape[1] > 1 else None
         lanes = choose_lanes(cols, widths, group)
-        step, _ = offset_and_step(weight.encoding, 1)
+        step = _step(weight.encoding)
         order = weight.row_order
         scale, zero = weight.scale, weight.zero_point
         scale = _stored(scale, rows, order) if integer else _stored(scale * step, rows, order)
@@ -118,7 +121,7 @@ class PackedWeight:
     @property
     def step(self) -> int:
         """What a code grows by when its stored number grows by one."""
-        return offset_and_step(self.encoding, 1)[0]
+        return _step(self.encoding)
 
     @property
     def stride(self) -> int:
@@ -182,7 +185,29 @@ class PackedWeight:
         return cls(**dict(zip(names, values, strict=True)))
 
 
-_ENCODINGS = ("int", "uint", "ternary", "odd")
+_ENCODINGS = ("int", "uint", "ternary", "odd", "symmetric")
+
+
+def _step(encoding: str) -> int:
+    return offset_and_step(encoding, 2)[0]
+
+
+def _of_one_step(weight: QTensor) -> QTensor:
+    """Return ``weight`` with its codes of 1 bit as such of 2 bits, where they step by 2 and other widths by 1."""
+    if weight.encoding != "symmetric":
+        return weight
+    if {block.bits for block in weight.blocks if len(block.data)} <= {1}:
+        return replace(weight, encoding="odd")  # at 1 bit they are the same
+    blocks = (_at_two_bits(block, weight.cols) if block.bits == 1 else block for block in weight.blocks)
+    return replace(weight, blocks=tuple(blocks))
+
+
+def _at_two_bits(block: Block, cols: int) -> Block:
+    codec = CODECS["packn@1"]
+    at_once = max(1, _CODES_AT_ONCE // max(cols, 1))
+    some = torch.split(block.data, at_once)
+    parts = [codec.encode(2 * CODECS[block.codec].decode(data, 1, cols), 2) for data in some]
+    return Block(2, codec.name, torch.cat(parts))
 
 
 def _stored(per_row: Tensor, rows: int, order: Tensor | None) -> Tensor:

@@ -120,6 +120,23 @@ class Method(ABC):
         """
         return {}
 
+    def file_metadata(self, arm: Arm, task: Task, *, fold: int, seed: int) -> dict[str, Any]:
+        """Return what the model file of a job says beside the model, as JSON data."""
+        data = task.data
+        several = {"targets": list(data.target_names)} if data.target_names else {}
+        return {
+            "method": self.spec_id,
+            "task": task.spec_id,
+            "problem": task.problem,
+            "classes": list(data.class_names),
+            **several,
+            "features": list(data.feature_names),
+            "data_digest": data.digest,
+            "arm": arm.name,
+            "fold": fold,
+            "seed": seed,
+        }
+
     def claims(self) -> list[Claim]:
         """Return the paper's statements as checks on a run's evidence."""
         return []

@@ -111,7 +111,8 @@ def _evaluate(work: Work, arm: Arm, model: nn.Module, fold: Fold, job: Job, fold
         observed = work.method.observe(arm, model, inputs)
     _write_samples(folder, _samples(work, job, fold, output, observed))
     path = folder / "model.safetensors"
-    packed = _save_and_load(work, model, path, _metadata(work, job))
+    metadata = work.method.file_metadata(arm, task, fold=job.fold, seed=job.seed)
+    packed = _save_and_load(work, model, path, metadata)
     rows = explain(packed).rows
     bound = max((row["bound"] for row in rows), default=0.0)
     routing = {name: {"train": train_visits[name], "test": test_visits[name]} for name in test_visits}
@@ -145,23 +146,6 @@ def _save_and_load(work: Work, model: nn.Module, path: Path, metadata: dict[str,
 def _agreement(found: Tensor, expected: Tensor) -> dict[str, Any]:
     difference = (found.double() - expected.double()).abs()
     return {"equal": torch.equal(found, expected), "max_abs_difference": float(difference.max())}
-
-
-def _metadata(work: Work, job: Job) -> dict[str, Any]:
-    data = work.task.data
-    several = {"targets": list(data.target_names)} if data.target_names else {}
-    return {
-        "method": work.method.spec_id,
-        "task": work.task.spec_id,
-        "problem": work.task.problem,
-        "classes": list(data.class_names),
-        **several,
-        "features": list(data.feature_names),
-        "data_digest": data.digest,
-        "arm": job.arm,
-        "fold": job.fold,
-        "seed": job.seed,
-    }
 
 
 def _validation(work: Work, model: nn.Module, fold: Fold) -> dict[str, float]:

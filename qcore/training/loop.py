@@ -240,10 +240,14 @@ class _Trainer:
         for _, optimizer in self.optimizers:
             optimizer.zero_grad()
         self.fabric.backward(loss)
+        if self.phase.after_backward:
+            with torch.no_grad():
+                self.phase.after_backward(self.model, progress)
         if self.phase.grad_clip is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.phase.grad_clip)
-        for _, optimizer in self.optimizers:
-            optimizer.step()
+        for config, optimizer in self.optimizers:
+            if (progress.step + 1) % config.every == 0:
+                optimizer.step()
         if self.phase.after_step:
             with torch.no_grad():
                 self.phase.after_step(self.model, progress)

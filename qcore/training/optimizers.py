@@ -64,5 +64,9 @@ def _make(config: OptimizerConfig, parameters: list[nn.Parameter]) -> torch.opti
     lr, decay = config.lr, config.weight_decay
     if config.name == "sgd":
         return torch.optim.SGD(parameters, lr=lr, momentum=config.momentum, weight_decay=decay, fused=fused)
+    if config.name == "rmsprop":
+        return torch.optim.RMSprop(
+            parameters, lr=lr, alpha=config.smoothing, eps=config.eps, momentum=config.momentum, weight_decay=decay
+        )
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
     return kind(parameters, lr=lr, weight_decay=decay, fused=fused)

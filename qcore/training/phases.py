@@ -34,17 +34,24 @@ class OptimizerConfig:
     Attributes:
         name: which optimizer of torch.
         lr: learning rate before the schedule.
-        weight_decay: decoupled for ``adamw``, added to the gradient for ``adam`` and ``sgd``.
-        momentum: of ``sgd``.
+        weight_decay: decoupled for ``adamw``, added to the gradient for the others.
+        momentum: of ``sgd`` and ``rmsprop``.
+        smoothing: share of the mean of squared gradients that a step of ``rmsprop`` leaves.
+        eps: of ``rmsprop``, added to the root of that mean.
+        every: it steps at the last of so many steps, and looks at that step's gradient alone; what it remembers stands
+            still between.
         params: a glob over parameter names. Of several optimizers, the first whose glob matches a name has it.
         lr_schedule: maps ``Progress.fraction`` to a multiplier of ``lr``, before each step.
         weight_decay_schedule: the same for ``weight_decay``.
     """
 
-    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    name: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
     lr: float = 1e-3
     weight_decay: float = 0.0
     momentum: float = 0.0
+    smoothing: float = 0.9
+    eps: float = 1e-3
+    every: int = 1
     params: str = "*"
     lr_schedule: Callable[[float], float] | None = None
     weight_decay_schedule: Callable[[float], float] | None = None
@@ -67,6 +74,7 @@ class Phase:
         trainable: says of a parameter's name whether this phase trains it; None trains all.
         penalty: a scalar that is added to the loss of each step.
         before_step: called with the model before each step's forward pass.
+        after_backward: called with the model once gradients are there, before any is clipped or taken a step along.
         after_step: called with the model after each optimizer step, without gradient: projections go here.
         after_epoch: called with the model after each epoch, without gradient; ``epoch`` of its progress is the one that
             ended. What it returns, plain JSON data, stands in the history's row under ``observed``.
@@ -84,5 +92,6 @@ class Phase:
     trainable: Callable[[str], bool] | None = None
     penalty: Callable[[nn.Module], Tensor] | None = None
     before_step: Callable[[nn.Module, Progress], None] | None = None
+    after_backward: Callable[[nn.Module, Progress], None] | None = None
     after_step: Callable[[nn.Module, Progress], None] | None = None
     after_epoch: Callable[[nn.Module, Progress], Mapping[str, Any]] | None = None

@@ -6,11 +6,63 @@ This module is torch-free: it says what the plugin offers, and the core imports 
 from __future__ import annotations
 
 from qcore.hookspecs import hookimpl
-from qcore.registry import ModelSpec
+from qcore.registry import MethodSpec, ModelSpec, QuantizerSpec
 
-__all__ = ["qcore_models"]
+__all__ = ["qcore_methods", "qcore_models", "qcore_quantizers"]
 
 __version__ = "0.1.0"
+
+_PAPER = "Edge Inference with Fully Differentiable Quantized Mixed Precision Neural Networks, arXiv:2206.07741"
+
+
+@hookimpl
+def qcore_quantizers() -> list[QuantizerSpec]:
+    """Return the quantizers."""
+    return [
+        QuantizerSpec(
+            name="sliced",
+            target="qcore_hetero_diffq.quantizers.sliced:Sliced",
+            summary="weights whose widths follow from a learned step and range of each channel",
+            reference=_PAPER,
+            config="qcore_hetero_diffq.quantizers.config:SlicedConfig",
+            bits=(1.0, 1.6, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0),
+            granularity=("row", "tensor", "group"),
+        ),
+        QuantizerSpec(
+            name="activation",
+            target="qcore_hetero_diffq.quantizers.activation:Activation",
+            summary="an input whose width follows from a learned step and range",
+            reference=_PAPER,
+            config="qcore_hetero_diffq.quantizers.config:ActivationConfig",
+            bits=(2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0),
+            granularity=("tensor",),
+            tensors=("input",),
+        ),
+        QuantizerSpec(
+            name="packed_activation",
+            target="qcore_hetero_diffq.quantizers.packed:PackedActivation",
+            summary="what a packed layer keeps of hetero_diffq/activation: a range, nothing to train",
+            reference=_PAPER,
+            config="qcore_hetero_diffq.quantizers.config:PackedActivationConfig",
+            bits=(2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0),
+            granularity=("tensor",),
+            tensors=("input",),
+        ),
+    ]
+
+
+@hookimpl
+def qcore_methods() -> list[MethodSpec]:
+    """Return the method."""
+    return [
+        MethodSpec(
+            name="hetero_diffq",
+            target="qcore_hetero_diffq.method:HeteroDiffq",
+            summary="widths learned for each channel under a byte budget that is kept",
+            reference=_PAPER,
+            config="qcore_hetero_diffq.config:HeteroDiffqConfig",
+        )
+    ]
 
 
 @hookimpl

@@ -1,0 +1,301 @@
+"""The exact end of a budget: widths that fit it, in bytes that are counted on the file itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import qcore
+from qcore_hetero_diffq.budget.candidates import Candidates, weight_candidates
+from qcore_hetero_diffq.budget.frontier import Frontier, layer_frontier
+from qcore_hetero_diffq.budget.knapsack import choose
+from qcore_hetero_diffq.network import inputs_of, weights_of
+from qcore_hetero_diffq.quantizers.levels import LEVELS, largest_codes, row_nbytes
+from qcore_hetero_diffq.quantizers.losses import ACTIVATION_LEVELS, RATIOS
+
+if TYPE_CHECKING:
+    from qcore_hetero_diffq.budget.ledger import Limits, Rules, Usage
+    from qcore_hetero_diffq.quantizers.activation import Activation
+    from qcore_hetero_diffq.quantizers.sliced import Sliced
+
+__all__ = ["Allocation", "Search", "set_uniform"]
+
+BLOCK_NBYTES = 130
+"""A further width of a layer in a file: entry, checksum and codec; :class:`Search` measures what is off."""
+ORDER_NBYTES = 110
+"""The entry and checksum of a row order."""
+ATTEMPTS = 8
+CLOSE = 0.002
+"""A budget of which less than this share is left over is spent."""
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """Widths for a network.
+
+    Attributes:
+        weights: path to (levels, int64 (rows or 1,); steps, float32 (rows or 1, groups or 1)).
+        inputs: path to (level; range, float32 (1, 1)).
+        loss: second-order estimate of what they cost.
+    """
+
+    weights: dict[str, tuple[Tensor, Tensor]]
+    inputs: dict[str, tuple[int, Tensor]]
+    loss: float
+
+    def apply(self, model: nn.Module) -> None:
+        """Let the widths of ``model`` stand still at these."""
+        quantizers, inputs = weights_of(model), inputs_of(model)
+        for path, (levels, steps) in self.weights.items():
+            ranges = steps * largest_codes(levels).unsqueeze(1)
+            quantizers[path][1].set_grid(steps, ranges, levels)
+        for path, (level, range) in self.inputs.items():
+            inputs[path].set_level(level, range)
+
+
+class Search:
+    """Looks for the widths of least loss under limits.
+
+    The loss is the second-order estimate with the diagonal Fisher information: half the squared error times the running
+    mean of squared gradients, which the quantizers noted while they were ``watching``.
+
+    Args:
+        model: with widths that are derived or stand still; what its limits do not count stays as it is.
+        limits: what is allowed.
+        rules: how bytes are counted.
+        levels: what a row of weights chooses among.
+        input_levels: what an input chooses among.
+        samples: of a batch that gradients were noted of.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        limits: Limits,
+        rules: Rules,
+        *,
+        levels: tuple[int, ...] = LEVELS,
+        input_levels: tuple[int, ...] = ACTIVATION_LEVELS,
+        samples: int = 1,
+    ) -> None:
+        self.model, self.limits, self.rules, self.samples = model, limits, rules, samples
+        self.levels, self.input_levels = tuple(sorted(levels)), tuple(sorted(input_levels))
+        self.free_weights = limits.weights is not None or limits.both is not None
+        self.free_inputs = limits.activations is not None or limits.both is not None
+
+    def smallest(self) -> Usage:
+        """Return what the smallest choice takes; ``model`` is left with it."""
+        set_uniform(
+            self.model,
+            self.levels[0] if self.free_weights else None,
+            self.input_levels[0] if self.free_inputs else None,
+        )
+        return self.rules.usage(self.model)
+
+    def run(self) -> Allocation | None:
+        """Return the widths of least loss that keep all limits, and let them stand still; None if nothing does.
+
+        What is in a file beside the codes depends on the choice, so the file is made, looked at, and the choice made
+        again with what is left or missing.
+        """
+        self.candidates = {path: self._candidates(path) for path in weights_of(self.model)} if self.free_weights else {}
+        self.input_losses = (
+            {path: self._input_losses(quantizer) for path, quantizer in inputs_of(self.model).items()}
+            if self.free_inputs
+            else {}
+        )
+        least = self.smallest()
+        if least.exceeds(self.limits):
+            return None
+        sortable = _sortable(self.model) if self.free_weights and self.rules.count_metadata else set()
+        self.frontiers = {path: self._frontier(path, path in sortable) for path in self.candidates}
+        base = least.weights - sum(float(f.costs[0]) for f in self.frontiers.values()) if self.frontiers else 0.0
+        return self._closing_in(base) or self._lowest()
+
+    def _closing_in(self, base: float) -> Allocation | None:
+        limits, best = self.limits, None
+        for _ in range(ATTEMPTS):
+            found = self._solve(limits, base)
+            if found is None:
+                break
+            found.apply(self.model)
+            usage = self.rules.usage(self.model)
+            if not usage.exceeds(self.limits) and (best is None or found.loss < best.loss):
+                best = found
+            change = {name: limit - usage.of(name) for name, limit in self.limits.items()}
+            if all(0 <= change[name] <= CLOSE * limit for name, limit in self.limits.items()):
+                break
+            moved = {name: max(0, getattr(limits, name) + left) for name, left in change.items()}
+            if replace(limits, **moved) == limits:
+                break
+            limits = replace(limits, **moved)
+        if best is not None:
+            best.apply(self.model)
+        return best
+
+    def _lowest(self) -> Allocation:
+        weights = {
+            path: (torch.full((len(c.errors),), self.levels[0], device=c.steps.device), c.steps[0])
+            for path, c in self.candidates.items()
+        }
+        inputs = {path: self._input(path, 0) for path in self.input_losses}
+        found = Allocation(weights, inputs, np.inf)
+        found.apply(self.model)
+        return found
+
+    def _solve(self, limits: Limits, base: float) -> Allocation | None:
+        """Return the choice of least loss by estimated costs; None if none fits."""
+        if limits.both is None:
+            weights = self._solve_weights(None if limits.weights is None else limits.weights - base)
+            inputs = self._solve_inputs(limits.activations)
+        elif self.rules.counting == "sum":
+            return self._solve_together(limits.both - base)
+        else:
+            return self._solve_apart(limits.both - base)
+        return None if weights is None or inputs is None else self._allocation(weights, inputs)
+
+    def _solve_weights(self, capacity: float | None) -> dict[str, int] | None:
+        if capacity is None:
+            return {}
+        frontiers = list(self.frontiers.values())
+        chosen = choose([f.costs for f in frontiers], [f.losses for f in frontiers], capacity)
+        return None if chosen is None else dict(zip(self.frontiers, chosen, strict=True))
+
+    def _solve_inputs(self, capacity: float | None) -> dict[str, int] | None:
+        if capacity is None:
+            return {}
+        if self.rules.counting == "sum":
+            chosen = choose(*self._input_options(), capacity)
+            return None if chosen is None else dict(zip(self.input_losses, chosen, strict=True))
+        return self._lowered_to(capacity)
+
+    def _solve_together(self, capacity: float) -> Allocation | None:
+        frontiers = list(self.frontiers.values())
+        costs, losses = self._input_options()
+        chosen = choose([*(f.costs for f in frontiers), *costs], [*(f.losses for f in frontiers), *losses], capacity)
+        if chosen is None:
+            return None
+        count = len(frontiers)
+        weights = dict(zip(self.frontiers, chosen[:count], strict=True))
+        return self._allocation(weights, dict(zip(self.input_losses, chosen[count:], strict=True)))
+
+    def _solve_apart(self, capacity: float) -> Allocation | None:
+        """Try shares of the capacity for inputs, where these do not add up."""
+        best: Allocation | None = None
+        largest = self._taken({path: len(self.input_levels) - 1 for path in self.input_losses})
+        for share in np.linspace(self.input_levels[0] / self.input_levels[-1], 1, 16):
+            inputs = self._solve_inputs(largest * share)
+            weights = None if inputs is None else self._solve_weights(capacity - self._taken(inputs))
+            if inputs is not None and weights is not None:
+                found = self._allocation(weights, inputs)
+                best = found if best is None or found.loss < best.loss else best
+        return best
+
+    def _lowered_to(self, capacity: float) -> dict[str, int] | None:
+        """Lower the input that loses least for a byte, of those that live where most is taken, until all fits."""
+        chosen = {path: len(self.input_levels) - 1 for path in self.input_losses}
+        sizes = self.rules.sizes
+        groups: Iterable[Iterable[str]] = (
+            sizes.together if self.rules.counting == "peak" else [{path} for path in chosen]
+        )
+        for group in groups:
+            paths = sorted(group)
+            while self._group_nbytes(paths, chosen) > capacity:
+                lower = [path for path in paths if chosen[path]]
+                if not lower:
+                    return None
+                chosen[min(lower, key=lambda path: self._price(path, chosen[path]))] -= 1
+        return chosen
+
+    def _price(self, path: str, index: int) -> float:
+        losses = self.input_losses[path].min(axis=1)
+        bits = self.input_levels[index] - self.input_levels[index - 1]
+        return float((losses[index - 1] - losses[index]) / (bits * self.rules.sizes.counts[path]))
+
+    def _group_nbytes(self, paths: Iterable[str], chosen: dict[str, int]) -> float:
+        return sum(self.rules.sizes.counts[path] * self.input_levels[chosen[path]] for path in paths) / 8
+
+    def _taken(self, chosen: dict[str, int]) -> float:
+        widths = {path: float(self.input_levels[index]) for path, index in chosen.items()}
+        return self.rules.sizes.nbits(widths, self.rules.counting) / 8
+
+    def _input_options(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        levels = np.asarray(self.input_levels, dtype=np.float64)
+        costs = [levels * self.rules.sizes.counts[path] / 8 for path in self.input_losses]
+        return costs, [losses.min(axis=1) for losses in self.input_losses.values()]
+
+    def _allocation(self, weights: dict[str, int], inputs: dict[str, int]) -> Allocation:
+        loss = sum(float(self.frontiers[path].losses[i]) for path, i in weights.items())
+        loss += sum(float(self.input_losses[path][i].min()) for path, i in inputs.items())
+        chosen = {path: self._rows(path, self.frontiers[path], i) for path, i in weights.items()}
+        return Allocation(chosen, {path: self._input(path, i) for path, i in inputs.items()}, loss)
+
+    def _rows(self, path: str, frontier: Frontier, index: int) -> tuple[Tensor, Tensor]:
+        candidates = self.candidates[path]
+        levels = torch.as_tensor(frontier.levels[index], device=candidates.steps.device)
+        places = torch.searchsorted(torch.tensor(candidates.levels, device=levels.device), levels)
+        return levels, candidates.steps[places, torch.arange(len(levels), device=levels.device)]
+
+    def _input(self, path: str, index: int) -> tuple[int, Tensor]:
+        ratio = RATIOS[int(self.input_losses[path][index].argmin())]
+        return self.input_levels[index], inputs_of(self.model)[path].ranges().detach() * ratio
+
+    def _candidates(self, path: str) -> Candidates:
+        layer, quantizer = weights_of(self.model)[path]
+        return weight_candidates(quantizer.slices(layer.weight.detach()), quantizer.ranges().detach(), self.levels)
+
+    def _input_losses(self, quantizer: Activation) -> np.ndarray:
+        rows = [ACTIVATION_LEVELS.index(level) for level in self.input_levels]
+        found = (quantizer.losses / quantizer.seen.clamp_min(1e-12)).double().cpu().numpy()
+        return found[rows]
+
+    def _frontier(self, path: str, sortable: bool) -> Frontier:
+        layer, quantizer = weights_of(self.model)[path]
+        candidates = self.candidates[path]
+        losses = (candidates.errors * self._fisher(quantizer)).cpu().numpy() / 2
+        rows, cols = len(layer.weight), layer.weight[0].numel()
+        whole = len(losses) == 1 and rows > 1
+        costs = [row_nbytes(level, cols) * (rows if whole else 1) for level in self.levels]
+        counted = self.rules.count_metadata
+        order = 0 if sortable or not counted else 4 * rows + ORDER_NBYTES + len(path)
+        block = BLOCK_NBYTES + len(path) if counted else 0
+        return layer_frontier(self.levels, costs, losses, block_nbytes=block, order_nbytes=order)
+
+    def _fisher(self, quantizer: Sliced) -> Tensor:
+        """Return the mean squared gradient of a sample's loss for each row, float64 (rows or 1, 1).
+
+        That of a batch's mean loss times the samples, as if they were independent. Without any noted: 1 for all.
+        """
+        if not float(quantizer.seen):
+            return torch.ones(len(quantizer.level), 1, dtype=torch.float64)
+        found = (quantizer.sensitivity / quantizer.seen).double() * self.samples
+        found = found + 1e-6 * found.mean()  # rows that no gradient reached are told apart by their error
+        return (found if len(quantizer.level) == len(found) else found.mean().reshape(1)).unsqueeze(1)
+
+
+@torch.no_grad()
+def set_uniform(model: nn.Module, level: int | None, input_level: int | None) -> None:
+    """Let all widths stand still: weights at ``level``, inputs at ``input_level``; None leaves them."""
+    if level is not None:
+        for layer, quantizer in weights_of(model).values():
+            found = weight_candidates(quantizer.slices(layer.weight.detach()), quantizer.ranges().detach(), (level,))
+            levels, steps = torch.full_like(quantizer.level, level), found.steps[0]
+            quantizer.set_grid(steps, steps * largest_codes(levels).unsqueeze(1), levels)
+    if input_level is not None:
+        for inputs in inputs_of(model).values():
+            inputs.set_level(input_level, inputs.ranges().detach())
+
+
+@torch.no_grad()
+def _sortable(model: nn.Module) -> set[str]:
+    """Return the layers whose rows packing sorts by width, so that no order is stored; widths of ``model`` change."""
+    for _, quantizer in weights_of(model).values():
+        if len(quantizer.level) > 1:
+            quantizer.level[0], quantizer.level[1:] = 4, 3
+    packed = qcore.pack(model, backend="reference")
+    return {sorting.first for sorting in qcore.explain(packed).sortings if sorting.sorted}

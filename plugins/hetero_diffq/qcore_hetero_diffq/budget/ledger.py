@@ -1,0 +1,166 @@
+"""What is counted, what is allowed, and how far a network in training is from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from qcore.errors import UsageError
+from qcore.export import to_bytes
+from qcore.nn.packing import packed_layers
+from qcore_hetero_diffq.budget.activations import ActivationSizes, Counting
+from qcore_hetero_diffq.network import inputs_of, learned_grids, weights_of
+from qcore_hetero_diffq.quantizers.levels import stored_bits
+
+if TYPE_CHECKING:
+    from qcore.registry import Registry
+
+__all__ = ["Ledger", "Limits", "Rules", "Usage"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bytes that are allowed; None: as many as it takes.
+
+    Attributes:
+        weights: of the model file; of the codes in it, where metadata are not counted.
+        activations: of one sample's quantized inputs.
+        both: of the two together.
+    """
+
+    weights: int | None = None
+    activations: int | None = None
+    both: int | None = None
+
+    def items(self) -> list[tuple[str, int]]:
+        """Return what is limited, and to how much."""
+        return [(name, limit) for name, limit in vars(self).items() if limit is not None]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Bytes that are taken.
+
+    Attributes:
+        weights: of the model file, or of the codes in it.
+        activations: of one sample's quantized inputs, rounded up.
+    """
+
+    weights: int
+    activations: int
+
+    def of(self, name: str) -> int:
+        """Return what a limit of :class:`Limits` counts."""
+        return self.weights + self.activations if name == "both" else int(getattr(self, name))
+
+    def exceeds(self, limits: Limits) -> bool:
+        """Return whether any limit is passed."""
+        return any(self.of(name) > limit for name, limit in limits.items())
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How bytes are counted.
+
+    Attributes:
+        sizes: numbers of each quantized input, and when they live.
+        counting: how inputs are counted together.
+        count_metadata: whether ``weights`` is the model file with all that is in it, or the codes alone, as in papers.
+        metadata: what the file says beside the model; an estimate from above where it is not known to the letter.
+        registry: where versions of plugins are looked up.
+    """
+
+    sizes: ActivationSizes
+    counting: Counting = "sum"
+    count_metadata: bool = True
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    registry: Registry | None = None
+
+    def usage(self, model: nn.Module) -> Usage:
+        """Return what ``model`` takes; its file is made to see."""
+        if self.count_metadata:
+            weights = len(to_bytes(model, metadata=self.metadata, registry=self.registry))
+        else:
+            layers = {id(layer): layer for layer in packed_layers(model).values()}
+            weights = sum(block.data.numel() for layer in layers.values() for block in layer.weight.blocks)
+        widths = {path: float(quantizer.bits().detach()) for path, quantizer in inputs_of(model).items()}
+        return Usage(weights, -int(-self.sizes.nbits(widths, self.counting) // 8))
+
+
+class Ledger(nn.Module):
+    """What the penalty of a training has to know; none of it is saved with the model.
+
+    Attributes:
+        limits: what is allowed.
+        base_nbytes: what a file holds beside codes.
+        rules: how bytes are counted.
+        multiplier, stiffness, excess: float32 (limits,), buffers: of the augmented Lagrangian, and the excess that it
+            last looked back to.
+        ramp: float32 (), a buffer: share of the penalty that counts by now.
+    """
+
+    multiplier: Tensor
+    stiffness: Tensor
+    excess: Tensor
+    ramp: Tensor
+
+    def __init__(self, limits: Limits, rules: Rules, base_nbytes: int, stiffness: float) -> None:
+        super().__init__()
+        self.limits, self.rules, self.base_nbytes = limits, rules, base_nbytes
+        count = len(limits.items())
+        self.register_buffer("multiplier", torch.zeros(count), persistent=False)
+        self.register_buffer("stiffness", torch.full((count,), stiffness), persistent=False)
+        self.register_buffer("excess", torch.full((count,), torch.inf), persistent=False)
+        self.register_buffer("ramp", torch.ones(()), persistent=False)
+
+    def attach(self, model: nn.Module) -> None:
+        """Let a quantizer of ``model`` carry it: checkpoints then hold it, and packing leaves it behind."""
+        learned_grids(model)[0].ledger = self
+
+    @staticmethod
+    def of(model: nn.Module) -> Ledger:
+        """Return the ledger of ``model``."""
+        found = next((module for module in model.modules() if isinstance(module, Ledger)), None)
+        if found is None:
+            raise UsageError("this network was given no budget", "make it with the method, or attach a Ledger")
+        return found
+
+    def over(self, model: nn.Module, margin: float = 0.0) -> Tensor:
+        """Return ``(S - T) / T`` of each limit, float32 (limits,), with ``T = limit (1 - margin)``; differentiable."""
+        return torch.stack(
+            [
+                self.taken(model, name) / (limit * (1 - margin)) - 1 if limit else self.taken(model, name)
+                for name, limit in self.limits.items()
+            ]
+        )
+
+    def taken(self, model: nn.Module, name: str) -> Tensor:
+        """Return the bytes that a limit counts, float32 (), as derived widths tell; differentiable."""
+        if name == "weights":
+            return self.weight_nbytes(model)
+        if name == "activations":
+            return self.activation_nbytes(model)
+        return self.weight_nbytes(model) + self.activation_nbytes(model)
+
+    def weight_nbytes(self, model: nn.Module) -> Tensor:
+        """Return the bytes of codes at derived widths, and of what is beside them; rows not rounded up to bytes."""
+        bits = [
+            stored_bits(quantizer.bits()).sum() * (layer.weight.numel() / max(len(quantizer.level), 1))
+            for layer, quantizer in weights_of(model).values()
+        ]
+        return torch.stack(bits).sum() / 8 + self.base_nbytes
+
+    def activation_nbytes(self, model: nn.Module) -> Tensor:
+        """Return the bytes of one sample's quantized inputs at derived widths."""
+        sizes = self.rules.sizes
+        found = {path: quantizer.bits() * sizes.counts[path] for path, quantizer in inputs_of(model).items()}
+        if not found:
+            return torch.zeros(())
+        if self.rules.counting == "sum":
+            return torch.stack(list(found.values())).sum() / 8
+        groups = sizes.together if self.rules.counting == "peak" else [{path} for path in found]
+        return torch.stack([torch.stack([found[path] for path in group]).sum() for group in groups]).amax() / 8

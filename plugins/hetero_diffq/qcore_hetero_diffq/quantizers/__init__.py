@@ -1,0 +1,1 @@
+"""Quantizers with learned step sizes and ranges."""

@@ -1,0 +1,92 @@
+"""Learning rates over phases, and what happens before a step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from qcore.errors import QcoreError
+from qcore_hetero_diffq.budget.allocate import Search
+from qcore_hetero_diffq.budget.ledger import Ledger
+from qcore_hetero_diffq.network import learned_grids
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from qcore.methods import Progress
+
+__all__ = ["CosinePart", "Mixed", "Project", "WarmCosine"]
+
+RAMP_FROM, RAMP_UNTIL = 0.01, 0.5
+"""The paper's penalty rises from a hundredth to all of it over the first half of the mixed phase."""
+
+
+@dataclass(frozen=True)
+class CosinePart:
+    """The part of a half cosine from 1 to 0 that lies between two shares of it."""
+
+    begin: float
+    end: float
+
+    def __call__(self, fraction: float) -> float:
+        """Return the multiplier at ``fraction`` of the part."""
+        return (1 + math.cos(math.pi * (self.begin + fraction * (self.end - self.begin)))) / 2
+
+
+@dataclass(frozen=True)
+class WarmCosine:
+    """From 0 to 1 within the first share ``warm`` of a phase, then by half a cosine to 0."""
+
+    warm: float
+
+    def __call__(self, fraction: float) -> float:
+        """Return the multiplier at ``fraction`` of the phase."""
+        if fraction < self.warm:
+            return fraction / self.warm
+        return (1 + math.cos(math.pi * (fraction - self.warm) / max(1 - self.warm, 1e-12))) / 2
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """A Phase's ``before_step`` while widths are learned: the ramp, and which steps gradients are noted at."""
+
+    every: int
+
+    def __call__(self, model: nn.Module, progress: Progress) -> None:
+        """Set both."""
+        watching = (progress.step + 1) % self.every == 0
+        for quantizer in learned_grids(model):
+            quantizer.watching = watching
+        share = min(1.0, progress.fraction / RAMP_UNTIL)
+        Ledger.of(model).ramp.fill_(RAMP_FROM + share * (1 - RAMP_FROM))
+
+
+@dataclass(frozen=True)
+class Project:
+    """A Phase's ``before_step``: at its first, widths are chosen that keep the budget, and stand still from then on.
+
+    Attributes:
+        levels: what a row of weights chooses among.
+        samples: of a batch.
+    """
+
+    levels: tuple[int, ...]
+    samples: int
+
+    @torch.no_grad()
+    def __call__(self, model: nn.Module, progress: Progress) -> None:
+        """Choose once."""
+        if progress.step:
+            return
+        for quantizer in learned_grids(model):
+            quantizer.watching = False
+        ledger = Ledger.of(model)
+        found = Search(model, ledger.limits, ledger.rules, levels=self.levels, samples=self.samples).run()
+        if found is None:
+            raise QcoreError(
+                "the file grew while it was trained, so that its budget cannot be kept any more",
+                "report this: what a file holds beside codes should not change in training",
+            )

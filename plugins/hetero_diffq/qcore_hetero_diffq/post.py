@@ -14,12 +14,13 @@ from torch.nn import functional as F
 import qcore
 from qcore.errors import DataError
 from qcore.nn import QuantLayer
+from qcore_hetero_diffq.bias import correct_biases, output_means
 from qcore_hetero_diffq.budget.activations import Counting, trace_inputs
 from qcore_hetero_diffq.budget.allocate import Search, set_uniform
 from qcore_hetero_diffq.budget.ledger import Rules
 from qcore_hetero_diffq.budget.setup import Asked, check_feasible, measurable, resolve
 from qcore_hetero_diffq.budget.sizes import parse_budget
-from qcore_hetero_diffq.network import learned_grids
+from qcore_hetero_diffq.network import learned_grids, weights_of
 from qcore_hetero_diffq.quantizers.levels import LEVELS
 from qcore_hetero_diffq.rules import layer_rules
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Fitted", "prepare"]
 
 WIDEST = 8
+CORRECTED = 64
+"""Inputs that biases are corrected on, all at once."""
 
 
 class Fitted:
@@ -38,12 +41,15 @@ class Fitted:
 
     Attributes:
         model: the quantized network, every width 8.
+        batch: inputs that biases are corrected on.
         samples: of a batch that gradients were noted of.
-        sample: one of the inputs, (1, ...).
+        means: mean outputs of the float network's layers over ``batch``, by path.
     """
 
-    def __init__(self, model: nn.Module, samples: int, sample: Tensor, registry: Registry | None) -> None:
-        self.model, self.samples, self.sample, self.registry = model, samples, sample, registry
+    def __init__(
+        self, model: nn.Module, batch: Tensor, means: dict[str, Tensor], samples: int, registry: Registry | None
+    ) -> None:
+        self.model, self.batch, self.means, self.samples, self.registry = model, batch, means, samples, registry
 
     def to_budget(
         self,
@@ -70,18 +76,20 @@ class Fitted:
         Raises:
             BudgetInfeasible: no choice keeps the budget.
         """
-        rules = Rules(trace_inputs(self.model, self.sample), counting, count_metadata, metadata or {}, self.registry)
+        rules = Rules(trace_inputs(self.model, self.batch[:1]), counting, count_metadata, metadata or {}, self.registry)
         own = None if activation_budget is None else parse_budget(activation_budget)
         limits = resolve(measurable(self.model), Asked(parse_budget(budget), of, own), rules)
         check_feasible(measurable(self.model), limits, rules, tuple(levels))
         made = copy.deepcopy(self.model)
         Search(made, limits, rules, levels=tuple(levels), samples=self.samples).run()
+        correct_biases(made, self.batch, self.means)
         return made
 
     def uniform(self, bits: int, input_bits: int = WIDEST) -> nn.Module:
         """Return the network with one width for all weights, and one for all inputs."""
         made = copy.deepcopy(self.model)
         set_uniform(made, bits, input_bits)
+        correct_biases(made, self.batch, self.means)
         return made
 
 
@@ -126,7 +134,9 @@ def prepare(
     qcore.calibrate(made, batches)
     set_uniform(made, WIDEST, WIDEST)
     _note_gradients(made, batches, problem, torch.Generator(batches[0].device).manual_seed(seed))
-    return Fitted(made, len(batches[0]), batches[0][:1], registry)
+    corrected = torch.cat([batch[:CORRECTED] for batch in batches])[:CORRECTED]
+    means = output_means(copy.deepcopy(model).eval(), corrected, set(weights_of(made)))
+    return Fitted(made, corrected, means, len(batches[0]), registry)
 
 
 def _note_gradients(model: nn.Module, batches: Sequence[Tensor], problem: str, generator: torch.Generator) -> None:

@@ -8,7 +8,7 @@ from qcore.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from qcore.nn.convert import calibrate, quantize
-    from qcore.nn.dropout import Dropout, set_generator
+    from qcore.nn.dropout import Dropout, generator_on, set_generator
     from qcore.nn.layers import QuantConv2d, QuantLayer, QuantLinear
     from qcore.nn.mixture import MixtureOfExperts, load_balance
     from qcore.nn.mlp import MLP, MLPBlock
@@ -41,6 +41,7 @@ _HOMES = {
     "calibrate": "convert",
     "compile_plan": "plan",
     "explain": "packing",
+    "generator_on": "dropout",
     "load_balance": "mixture",
     "pack": "packing",
     "quantize": "convert",
@@ -70,6 +71,7 @@ __all__ = [
     "calibrate",
     "compile_plan",
     "explain",
+    "generator_on",
     "load_balance",
     "pack",
     "quantize",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from qcore.backends.plan import Value
     from qcore.nn.plan import PlanBuilder
 
-__all__ = ["Dropout", "set_generator"]
+__all__ = ["Dropout", "generator_on", "set_generator"]
 
 
 class Dropout(nn.Module):
@@ -35,9 +35,7 @@ class Dropout(nn.Module):
         """Return ``x``, in training with a share of its elements dropped."""
         if not self.training or self.p == 0:
             return x
-        if self.generator is None or self.generator.device != x.device:
-            seed = 0 if self.generator is None else self.generator.initial_seed()
-            self.generator = torch.Generator(x.device).manual_seed(seed)
+        self.generator = generator_on(self.generator, x.device)
         kept = torch.rand(x.shape, generator=self.generator, device=x.device) >= self.p
         return x * kept.to(x.dtype) / (1 - self.p if self.p < 1 else 1)
 
@@ -48,6 +46,13 @@ class Dropout(nn.Module):
     def extra_repr(self) -> str:
         """Return the share dropped."""
         return f"p={self.p}"
+
+
+def generator_on(generator: torch.Generator | None, device: torch.device) -> torch.Generator:
+    """Return ``generator``, or a new one of its seed if it is on another device than ``device``; None: of seed 0."""
+    if generator is not None and generator.device == device:
+        return generator
+    return torch.Generator(device).manual_seed(0 if generator is None else generator.initial_seed())
 
 
 def set_generator(model: nn.Module, generator: torch.Generator) -> None:

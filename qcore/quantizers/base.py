@@ -24,9 +24,11 @@ class Quantizer(nn.Module, ABC):
 
     A subclass gives :meth:`encode`, the one code function: :meth:`forward` and :meth:`quantize` both go through it, so
     ``q.quantize(x).dequantize()`` equals ``q(x)`` bit for bit. It may override :meth:`forward` for another gradient
-    than the straight-through one, as long as the values stay those of ``encode(x).decode()``.
+    than the straight-through one, as long as the values stay those of ``encode(x).decode()``; in training they may be
+    others where :attr:`trains_on_codes` is False.
 
     Attributes:
+        trains_on_codes: of the class; False if training sees something in place of the codes, such as noise.
         config: the frozen config it was made with.
         spec_id: ``plugin/name``, set when the registry makes it.
         tensor_name: what it quantizes, such as ``"features.0.weight"``; named by its errors.
@@ -34,6 +36,7 @@ class Quantizer(nn.Module, ABC):
     """
 
     Config: ClassVar[type[QuantizerConfig]] = QuantizerConfig
+    trains_on_codes: ClassVar[bool] = True
 
     def __init__(self, config: QuantizerConfig | None = None) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from qcore.errors import ConfigError
-from qcore.nn import Dropout, set_generator
+from qcore.nn import Dropout, generator_on, set_generator
 
 
 def test_eval_mode_and_a_share_of_zero_change_nothing() -> None:
@@ -58,6 +58,12 @@ def test_set_generator_reaches_every_module_that_draws() -> None:
     assert torch.equal(model[0](x), first)
     set_generator(model, torch.Generator().manual_seed(4))
     assert not torch.equal(model[0](x), first)
+
+
+def test_a_generator_keeps_its_place_on_its_device() -> None:
+    generator, device = torch.Generator().manual_seed(3), torch.device("cpu")
+    assert generator_on(generator, device) is generator
+    assert generator_on(None, device).initial_seed() == 0
 
 
 def test_a_copy_draws_the_same_masks_as_the_original() -> None:

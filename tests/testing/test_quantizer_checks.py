@@ -63,6 +63,10 @@ class RoundsInTraining(Good):
         return x + (quantized - x).detach() if self.training else quantized
 
 
+class SaysSo(RoundsInTraining):
+    trains_on_codes = False
+
+
 class ReturnsDouble(Good):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).double()
@@ -241,6 +245,12 @@ def test_a_faulty_quantizer_is_caught(target: type[Quantizer], name: str, messag
     result = run_case(Case(CHECKS[name], offer(target)))
     assert result.status == "failed"
     assert message in result.message
+
+
+def test_what_trains_on_something_else_than_codes_says_so() -> None:
+    results = {name: run_case(Case(check, offer(SaysSo))) for name, check in CHECKS.items()}
+    assert results.pop("training_equals_eval").status == "skipped"
+    assert {result.status for result in results.values()} == {"passed"}
 
 
 def test_every_check_on_numbers_has_a_faulty_quantizer_above() -> None:

@@ -29,6 +29,15 @@ def qcore_quantizers() -> list[QuantizerSpec]:
             granularity=("row",),
         ),
         QuantizerSpec(
+            name="noise",
+            target="qcore_nmpqat.quantizers.noise:NoiseQuantizer",
+            summary="the same codes and widths, learned with noise in place of rounding (DiffQ)",
+            reference="Differentiable Model Compression via Pseudo Quantization Noise, arXiv:2104.09987",
+            config="qcore_nmpqat.quantizers.config:NoiseConfig",
+            bits=(1.0, 2.0, 4.0, 8.0),
+            granularity=("row",),
+        ),
+        QuantizerSpec(
             name="activation",
             target="qcore_nmpqat.quantizers.activation:ActivationQuantizer",
             summary="activations of 4, 8 or 16 bits within a learned clip, both a neuron's own",

@@ -35,7 +35,7 @@ ALLOCATIONS = {
 }
 
 
-def list_claims(budget: float | None = None) -> list[Claim]:
+def list_claims(budget: float | None = None, *, diffq: bool = False) -> list[Claim]:
     """Return the claims of arXiv:2605.25054 that a run can test, and those that it should have made."""
     uniform = [
         better(
@@ -53,6 +53,8 @@ def list_claims(budget: float | None = None) -> list[Claim]:
         )
         for arm, what in ALLOCATIONS.items()
     ]
+    statement = "nmpqat scores better than training with noise (DiffQ), at the same mean width"
+    noise = [better("beats_diffq", "nmpqat", "diffq", family="noise", statement=statement)]
     return [
         Claim("widths_move", "some neurons end above the lowest width, in every network", "widths", _move),
         Claim("most_stay_at_the_lowest", "most neurons stay at the lowest width", "widths", _stay),
@@ -66,6 +68,7 @@ def list_claims(budget: float | None = None) -> list[Claim]:
         _close("uniform4_is_close_to_float", "uniform4"),
         *uniform,
         *allocations,
+        *(noise if diffq else ()),
         size_ratio(
             "file_is_smaller_than_2_bits",
             "nmpqat",

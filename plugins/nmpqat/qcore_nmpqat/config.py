@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from qcore.methods.config import MethodConfig
-from qcore_nmpqat.quantizers.config import ActivationConfig, NeuronConfig
+from qcore_nmpqat.quantizers.config import ActivationConfig, NeuronConfig, NoiseConfig
 
-__all__ = ["NmpQatConfig"]
+__all__ = ["DiffQOptions", "NmpQatConfig"]
 
 PAPER: dict[str, Any] = {
     "epochs": 100,
@@ -40,6 +40,25 @@ class LearnedActivation(ActivationConfig):
     hysteresis: float = Field(default=0.02, ge=0, description="how far a strength must pass a threshold")
 
 
+class DiffQOptions(BaseModel):
+    """Options of the arm ``diffq``; widths, hysteresis, ratchet and scale are those of ``neuron``.
+
+    Attributes:
+        lr: of the logits, by Adam. DiffQ has 1e-3 for trainings of 1e5 steps and more; in some hundred steps of it a
+            logit hardly moves.
+        distribution, start: options of ``nmpqat/noise``.
+        settle: what weights are trained with once widths stand still: the codes, as in all other arms, or noise to the
+            end, as DiffQ has it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lr: float = Field(default=0.02, gt=0, description="learning rate of the logits")
+    distribution: Literal["uniform", "normal"] = Field(default="uniform", description="of the noise")
+    start: float | None = Field(default=None, description="the real width that neurons begin with")
+    settle: Literal["noise", "codes"] = Field(default="codes", description="training once widths stand still")
+
+
 class NmpQatConfig(MethodConfig):
     """Options of the method ``nmpqat/nmpqat``.
 
@@ -62,6 +81,8 @@ class NmpQatConfig(MethodConfig):
         budget_rate: by how much the price moves a step for each bit over the budget.
         freeze: share of the epochs, the last ones, in which widths stand still and weights go on; the best epoch is
             one of them. 0: widths move to the end.
+        diffq: whether there is an arm ``diffq``; naming it in ``arms`` says so too.
+        noise: options of that arm.
     """
 
     preset: Literal["default", "paper"] = Field(default="default", description="where options begin")
@@ -86,6 +107,8 @@ class NmpQatConfig(MethodConfig):
     budget_bits: float | None = Field(default=None, gt=0, le=8, description="mean width of a weight to end with")
     budget_rate: float = Field(default=0.01, gt=0, description="how fast the price moves")
     freeze: float = Field(default=0.15, ge=0, lt=1, description="share of the epochs with frozen widths")
+    diffq: bool = Field(default=False, description="whether there is an arm of DiffQ, trained with noise")
+    noise: DiffQOptions = Field(default=DiffQOptions(), description="options of the arm diffq")
 
     @model_validator(mode="before")
     @classmethod
@@ -105,7 +128,33 @@ class NmpQatConfig(MethodConfig):
             )
         if self.budget_bits is not None and not self.frozen_epochs:
             raise ValueError("a budget is met when widths freeze: leave freeze above 0, and epochs above 1")
+        if self.has_diffq:
+            if not self.frozen_epochs:
+                raise ValueError("diffq gets its mean width when widths freeze: leave freeze above 0")
+            self.noise_quantizer()
         return self
+
+    @property
+    def has_diffq(self) -> bool:
+        """Whether the arm ``diffq`` is asked for."""
+        return self.diffq or "diffq" in (self.arms or ())
+
+    def noise_quantizer(self) -> NoiseConfig:
+        """Return the options of ``nmpqat/noise`` in the arm ``diffq``: a neuron's, as far as noise has them.
+
+        Raises:
+            ValueError: they do not go together.
+        """
+        neuron, noise = self.neuron, self.noise
+        return NoiseConfig(
+            widths=tuple(width for width in neuron.widths if width),
+            hysteresis=neuron.hysteresis,
+            ratchet=neuron.ratchet,
+            scale="absmax" if neuron.scale == "absmax" else "mse",
+            distribution=noise.distribution,
+            start=noise.start,
+            settle=noise.settle,
+        )
 
     @property
     def frozen_epochs(self) -> int:

@@ -12,7 +12,7 @@ import torch
 from qcore.errors import UsageError
 from qcore.methods import Arm, Method, MethodConfig, OptimizerConfig, Phase
 from qcore_nmpqat import allocation
-from qcore_nmpqat.budget import BitPrice, DualAscent, SpendBudget
+from qcore_nmpqat.budget import BitPrice, DualAscent, Glide, SpendBudget, meet_own_budget
 from qcore_nmpqat.claims import list_claims
 from qcore_nmpqat.config import NmpQatConfig
 from qcore_nmpqat.network import neurons, start_anywhere, weight_counts
@@ -35,6 +35,10 @@ SPENT_BETWEEN = (0.1, 0.5)
 """Shares of the epochs with moving widths between which a budget may be spent."""
 
 
+ROUNDING = 1e-6
+"""Bits by which a mean width may be above another that it is to equal: sums of many weights are rounded."""
+
+
 class NmpQat(Method):
     """One network, recipe and number of epochs for all arms; the head and what enters the network stay float.
 
@@ -48,8 +52,12 @@ class NmpQat(Method):
     config: NmpQatConfig
 
     def arms(self) -> list[Arm]:
-        """Return float, the method, uniform widths, and other allocations of the method's mean width."""
+        """Return float, the method, uniform widths, and other allocations of the method's mean width.
+
+        The arm ``diffq`` is among them only if it is asked for.
+        """
         own = (LEARNED,)
+        asked = [Arm("diffq", "nmpqat's mean width, learned with noise (DiffQ)", {"noise": True}, own)]
         return [
             Arm("float", "the network in float32", baseline=True),
             Arm("nmpqat", "each neuron learns the width of its weights", {"learn": True}),
@@ -63,6 +71,7 @@ class NmpQat(Method):
             Arm("layerwise", "a width a layer at nmpqat's mean", {"by": "layer"}, own),
             Arm("random", "nmpqat's widths, dealt out anew in each layer", {"by": "chance"}, own),
             Arm("oracle", "reverse water-filling of the float arm at nmpqat's mean", {"by": "spread"}, ("float", *own)),
+            *(asked if self.config.has_diffq else ()),
         ]
 
     def check(self, task: Task) -> None:
@@ -92,6 +101,8 @@ class NmpQat(Method):
             return model
         if "weight" in options:
             return quantize(model, _rules(model, options["weight"], None), registry=self.registry)
+        if "noise" in options:
+            return self._noisy(model, sources)
         changes: dict[str, Any] = {"widths": options["widths"], "thresholds": None} if "widths" in options else {}
         if options.get("lsq"):
             changes["scale"] = "learned"
@@ -116,6 +127,8 @@ class NmpQat(Method):
 
     def phases(self, arm: Arm) -> list[Phase]:
         """Return a phase in which widths move and one in which they stand still; or the first alone, without freeze."""
+        if "noise" in arm.options:
+            return self._noisy_phases()
         config = self.config
         frozen, learns = config.frozen_epochs, bool(arm.options.get("learn"))
         moving = config.epochs - frozen
@@ -137,7 +150,7 @@ class NmpQat(Method):
 
     def claims(self) -> list[Claim]:
         """Return the paper's statements, and those it should have been asked."""
-        return list_claims(self.config.budget_bits)
+        return list_claims(self.config.budget_bits, diffq=self.config.has_diffq)
 
     def sections(self, evidence: Evidence) -> list[Section]:
         """Return what became of the widths, and why."""
@@ -187,13 +200,46 @@ class NmpQat(Method):
         if by == "chance":
             return allocation.dealt_out(learned, generator)
         counts = {path: weight_counts(layer) for path, (layer, _) in neurons(model).items()}
-        weights = sum(counts[path] * len(widths) for path, widths in learned.items())
-        mean = sum(counts[path] * int(widths.sum()) for path, widths in learned.items()) / weights
+        mean = _mean_width(learned, counts)
         latent = dict((sources["float"] if by == "spread" else model).named_modules())
         spreads = {path: _spread(latent[path]) for path in learned}
         choice = [width for width in self.config.neuron.widths if width]
         allocate = allocation.by_spread if by == "spread" else allocation.by_layer
         return allocate(spreads, counts, choice, mean)
+
+    def _noisy(self, model: nn.Module, sources: Mapping[str, nn.Module]) -> nn.Module:
+        """Return the network of the arm ``diffq``, whose budget is the mean width of ``nmpqat``."""
+        from qcore.nn import quantize
+
+        options = {"quantizer": "nmpqat/noise", **self.config.noise_quantizer().model_dump(mode="json")}
+        made = quantize(model, _rules(model, options, None), registry=self.registry)
+        found = neurons(made)
+        learned = {path: _row_bits(sources[LEARNED], path) for path in found}
+        mean = _mean_width(learned, {path: weight_counts(layer) for path, (layer, _) in found.items()})
+        for _, quantizer in found.values():
+            quantizer.get_buffer("budget").fill_(mean + ROUNDING)
+        return made
+
+    def _noisy_phases(self) -> list[Phase]:
+        """Return the two phases of ``nmpqat``, in the first of which logits move from their start to the budget."""
+        config = self.config
+        frozen = config.frozen_epochs
+        moving = config.epochs - frozen
+        glide = Glide(config.noise_quantizer().first_width, SPENT_BETWEEN, config.budget_rate)
+        first = self._phase("learn", moving, 0.0, moving / config.epochs, strengths=True)
+        logits = OptimizerConfig(name="adam", lr=config.noise.lr, params="*logit")
+        first = replace(
+            first,
+            optimizers=(logits, *first.optimizers[1:]),
+            patience=None,
+            restore_best=False,
+            penalty=BitPrice(config.bit_price),
+            before_step=glide.before_step,
+            after_step=glide.after_step,
+            after_epoch=Watch(moving),
+        )
+        last = self._phase("freeze", frozen, moving / config.epochs, 1.0, strengths=False)
+        return [first, replace(last, patience=config.patience, before_step=meet_own_budget, after_epoch=Watch(frozen))]
 
 
 @dataclass(frozen=True)
@@ -210,7 +256,13 @@ class CosinePart:
 
 def is_no_strength(name: str) -> bool:
     """Return whether a parameter is trained where widths stand still."""
-    return not name.endswith("strength")
+    return not name.endswith(("strength", "logit"))
+
+
+def _mean_width(widths: Mapping[str, Tensor], counts: Mapping[str, int]) -> float:
+    """Return the mean width of a weight, of neurons of ``widths`` (neurons,) and ``counts`` weights each, by layer."""
+    weights = sum(counts[path] * len(found) for path, found in widths.items())
+    return sum(counts[path] * int(found.sum()) for path, found in widths.items()) / weights
 
 
 def _spread(layer: nn.Module) -> Tensor:

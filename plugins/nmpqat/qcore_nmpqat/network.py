@@ -59,7 +59,7 @@ def start_anywhere(model: nn.Module, generator: torch.Generator) -> None:
         steps = quantizer.config.steps
         if steps:
             drawn = torch.rand(quantizer.strength.shape, generator=generator)
-            quantizer.strength.copy_(drawn * steps[0])
+            quantizer.put(drawn * steps[0])
 
 
 def _learned(model: nn.Module) -> Iterator[LearnedWidths]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["make_sections"]
 
-LEARNED = ("nmpqat", "nmpqat_wa")
+LEARNED = ("nmpqat", "nmpqat_wa", "diffq")
 WIDTHS = ("0", "1", "2", "4", "8", "16")
 
 Rows = Sequence[Mapping[str, Any]]
@@ -70,10 +70,12 @@ def _widths_text(jobs: Mapping[str, Sequence[Rows]]) -> str:
     for arm, rows in jobs.items():
         last = [job[-1]["bits"] for job in rows]
         parts.append(f"{arm} ends with {np.mean(last):.3f} bits a weight (from {min(last):.3f} to {max(last):.3f})")
-    prices = [job[-1]["price"] for rows in jobs.values() for job in rows]
+    prices = {arm: max(job[-1]["price"] for job in rows) for arm, rows in jobs.items()}
+    priced = [arm for arm, price in prices.items() if price > 0]
     why = "Nothing but the loss moved them: more precision cost nothing."
-    if max(prices) > 0:
-        why = f"To keep the budget a bit cost up to {max(prices):.3g} of loss at the end."
+    if priced:
+        where = "" if len(priced) == len(prices) else f" of {' and '.join(priced)}"
+        why = f"To keep the budget{where} a bit cost up to {max(prices.values()):.3g} of loss at the end."
     return "; ".join(parts) + ". " + why + " Dotted: activations."
 
 

@@ -9,7 +9,7 @@ from torch import nn
 import qcore
 from qcore.methods import Progress
 from qcore_nmpqat.allocation import by_layer, by_spread, dealt_out, narrow_or_widen
-from qcore_nmpqat.budget import BitPrice, DualAscent, SpendBudget
+from qcore_nmpqat.budget import BitPrice, DualAscent, Glide, SpendBudget, meet_own_budget
 from qcore_nmpqat.network import mean_bits, neurons
 from qcore_nmpqat.quantizers.config import NeuronConfig
 
@@ -29,7 +29,7 @@ def mean(widths: dict[str, torch.Tensor]) -> float:
     return sum(COUNTS[path] * int(found.sum()) for path, found in widths.items()) / total
 
 
-def network(*sizes: int, seed: int = 0) -> nn.Module:
+def network(*sizes: int, seed: int = 0, quantizer: str = "nmpqat/neuron") -> nn.Module:
     torch_generator = torch.Generator().manual_seed(seed)
     layers: list[nn.Module] = []
     for before, after in zip(sizes[:-1], sizes[1:], strict=True):
@@ -37,7 +37,14 @@ def network(*sizes: int, seed: int = 0) -> nn.Module:
         with torch.no_grad():
             layer.weight.copy_(torch.randn(layer.weight.shape, generator=torch_generator))
         layers += [layer, nn.ReLU()]
-    return qcore.quantize(nn.Sequential(*layers), {"type:Linear": "nmpqat/neuron"})
+    return qcore.quantize(nn.Sequential(*layers), {"type:Linear": quantizer})
+
+
+def noisy(budget: float) -> nn.Module:
+    model = network(10, 40, 30, quantizer="nmpqat/noise")
+    for _, quantizer in neurons(model).values():
+        quantizer.budget.fill_(budget)
+    return model
 
 
 def progress(step: int = 0) -> Progress:
@@ -163,3 +170,42 @@ def test_a_price_lowers_every_strength():
     BitPrice(0.5)(model).backward()
     for _, quantizer in neurons(model).values():
         assert bool((quantizer.strength.grad > 0).all())
+
+
+@pytest.mark.parametrize("budget", [1.0, 1.3, 6.0])
+def test_noise_glides_from_its_start_to_its_own_budget(budget):
+    model, glide = noisy(budget), Glide(4.0, (0.1, 0.5), rate=0.1)
+    seen = []
+    for epoch in range(10):
+        now = Progress(step=epoch * 4, steps=40, epoch=epoch, epochs=10)
+        glide.before_step(model, now)
+        seen.append(float(mean_bits(model)))
+        with torch.no_grad():
+            for _, quantizer in neurons(model).values():
+                quantizer.logit.add_(torch.linspace(0, 0.2, len(quantizer.logit)))
+        glide.before_step(model, Progress(step=epoch * 4 + 1, steps=40, epoch=epoch, epochs=10))
+    assert seen[:2] == [4.0, 4.0]
+    assert seen == sorted(seen, reverse=budget < 4)
+    assert budget - 0.1 < seen[5] <= budget + 1e-6
+    meet_own_budget(model, progress(1))
+    meet_own_budget(model, progress(0))
+    assert budget - 0.1 < float(mean_bits(model)) <= budget + 1e-6
+
+
+def test_neurons_of_the_largest_logits_stay_wide():
+    model = noisy(2.0)
+    for _, quantizer in neurons(model).values():
+        with torch.no_grad():
+            quantizer.logit.copy_(torch.linspace(-0.5, 0, len(quantizer.logit)))
+    meet_own_budget(model, progress())
+    for _, quantizer in neurons(model).values():
+        assert quantizer.widths().tolist() == sorted(quantizer.widths().tolist())
+
+
+def test_the_price_of_noise_follows_the_aim():
+    model, glide = noisy(1.5), Glide(4.0, (0.0, 0.5), rate=0.1)
+    glide.after_step(model, Progress(step=5, steps=10, epoch=0, epochs=1))
+    assert {round(float(quantizer.price), 6) for _, quantizer in neurons(model).values()} == {0.25}
+    BitPrice()(model).backward()
+    for _, quantizer in neurons(model).values():
+        assert bool((quantizer.logit.grad > 0).all())

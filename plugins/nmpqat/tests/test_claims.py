@@ -112,9 +112,17 @@ def test_sections_say_what_moved_the_widths() -> None:
     free, priced = (make_sections(evidence(price=price)) for price in (0.0, 0.3))
     assert [section.title for section in free][:2] == ["Widths over epochs", "How many neurons have which width"]
     assert "Nothing but the loss" in free[0].text
-    assert "cost up to 0.3" in priced[0].text
+    assert "keep the budget a bit cost up to 0.3" in priced[0].text
     heat = free[2].figure["data"][0]
     assert heat["z"] == [[1, 1, 2, 2]]
+
+
+def test_a_price_in_some_arms_is_said_to_be_theirs() -> None:
+    made = evidence()
+    prices = {"nmpqat": 0.0, "nmpqat_wa": 0.3}
+    told = {arm: history([0.0, 1.0, 0.1, 0.8], price) for arm, price in prices.items()}
+    object.__setattr__(made, "load_history", lambda arm, fold, seed: told.get(arm, []))
+    assert "keep the budget of nmpqat_wa a bit cost up to 0.3" in make_sections(made)[0].text
 
 
 def test_without_histories_there_are_no_sections() -> None:

@@ -17,6 +17,7 @@ from qcore.nn import QuantLayer
 from qcore.tasks import Task, TaskData
 from qcore_nmpqat.method import CosinePart, NmpQat, is_no_strength
 from qcore_nmpqat.network import activations, neurons
+from qcore_nmpqat.quantizers.noise import NoiseQuantizer
 
 
 class Blobs(Task):
@@ -46,7 +47,12 @@ def arm_of(made: NmpQat, name: str) -> Arm:
 
 
 def build(made: NmpQat, name: str) -> nn.Module:
-    arm, task = arm_of(made, name), Blobs()
+    arm = arm_of(made, name)
+    return made.build(arm, Blobs(), torch.Generator().manual_seed(0), sources_of(made, arm))
+
+
+def sources_of(made: NmpQat, arm: Arm) -> dict[str, nn.Module]:
+    """Return what ``arm`` needs, untrained; the neurons of ``nmpqat`` have all widths in turn."""
     sources: dict[str, nn.Module] = {}
     for need in arm.needs:
         source = build(made, need)
@@ -55,7 +61,7 @@ def build(made: NmpQat, name: str) -> nn.Module:
                 quantizer.set_widths(torch.tensor([1, 2, 4, 8] * 4))
             source = qcore.pack(source, backend="reference")
         sources[need] = source
-    return made.build(arm, task, torch.Generator().manual_seed(0), sources)
+    return sources
 
 
 def run(tmp_path: Path, *arms: str, **options: object) -> dict[str, Any]:
@@ -76,9 +82,19 @@ def test_the_float_arm_is_the_baseline() -> None:
     assert arms[0].name == "float"
 
 
-@pytest.mark.parametrize("arm", [arm.name for arm in method().arms()])
+def test_diffq_is_an_arm_only_where_it_is_asked_for() -> None:
+    plain = [arm.name for arm in method().arms()]
+    assert "diffq" not in plain
+    assert len(plain) == 12
+    for options in ({"diffq": True}, {"arms": ("float", "diffq")}):
+        assert [arm.name for arm in method(**options).arms()] == [*plain, "diffq"]
+    ids = {claim.id for claim in method(diffq=True).claims()} - {claim.id for claim in method().claims()}
+    assert ids == {"beats_diffq"}
+
+
+@pytest.mark.parametrize("arm", [arm.name for arm in method(diffq=True).arms()])
 def test_every_arm_begins_with_the_same_weights_and_keeps_a_float_head(arm: str) -> None:
-    built, plain = build(method(), arm), build(method(), "float")
+    built, plain = build(method(diffq=True), arm), build(method(), "float")
     weights = dict(plain.named_parameters())
     for name, parameter in built.named_parameters():
         if name in weights:
@@ -158,11 +174,38 @@ def test_the_papers_strengths_begin_anywhere_in_the_lowest_width() -> None:
         ({"budget_bits": 2, "freeze": 0}, "freeze"),
         ({"neuron": {"width": [1]}}, "width"),
         ({"activation": {"widths": [5]}}, "among"),
+        ({"diffq": True, "freeze": 0}, "freeze"),
+        ({"diffq": True, "noise": {"start": 9}}, "between 1 and 8"),
+        ({"noise": {"rate": 9}}, "rate"),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         method(**options)
+
+
+def test_diffq_has_the_mean_width_of_nmpqat_as_its_budget() -> None:
+    options = {"noise": {"distribution": "normal", "start": 2.0}, "neuron": {"widths": [0, 1, 2, 4, 8]}}
+    found = neurons(build(method(diffq=True, **options), "diffq"))
+    assert len(found) == 2
+    for _, quantizer in found.values():
+        assert isinstance(quantizer, NoiseQuantizer)
+        assert float(quantizer.budget) == pytest.approx(3.75, abs=1e-5)
+        assert quantizer.config.widths == (1, 2, 4, 8)
+        assert (quantizer.config.distribution, quantizer.config.hysteresis) == ("normal", 0.02)
+        assert quantizer.widths().tolist() == [2] * 16
+
+
+def test_diffq_is_trained_in_the_phases_of_nmpqat() -> None:
+    made = method(diffq=True, noise={"lr": 0.1})
+    ours, theirs = (made.phases(arm_of(made, name)) for name in ("diffq", "nmpqat"))
+    for own, other in zip(ours, theirs, strict=True):
+        same = ("name", "epochs", "batch_size", "patience", "restore_best", "trainable")
+        assert [getattr(own, key) for key in same] == [getattr(other, key) for key in same]
+        assert own.optimizers[-1] == other.optimizers[-1]
+    logits = ours[0].optimizers[0]
+    assert (logits.name, logits.lr, logits.params, logits.weight_decay) == ("adam", 0.1, "*logit", 0.0)
+    assert not is_no_strength("blocks.0.linear.weight_quantizer.logit")
 
 
 def test_pictures_are_refused() -> None:
@@ -213,26 +256,42 @@ def test_the_report_shows_the_widths(tmp_path: Path) -> None:
         assert title in page
 
 
-def test_training_stopped_after_any_epoch_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
-    """Strengths, levels, demand and price are all in the checkpoint."""
-    whole, _ = train(tmp_path / "whole")
+@pytest.mark.parametrize("budget", [None, 1.5])
+def test_diffq_ends_at_the_mean_width_of_nmpqat(tmp_path: Path, budget: float | None) -> None:
+    summary = run(tmp_path, "float", "nmpqat", "diffq", epochs=10, strength_lr=0.02, budget_bits=budget)
+    step = 4 * 30 / (30 * 16 + 16 * 16)  # the widest step of the largest neuron, from 4 to 8 bits
+    for ours, theirs in zip(histories(tmp_path, "diffq"), histories(tmp_path, "nmpqat"), strict=True):
+        assert ours[0]["observed"]["bits"] == 4.0
+        ends = [rows[-1]["observed"]["bits"] for rows in (ours, theirs)]
+        assert ends[1] - step < ends[0] <= ends[1] + 1e-5
+    assert "beats_diffq" in {claim["id"] for claim in summary["claims"]}
+    for file in (tmp_path / "run" / "diffq").glob("*/result.json"):
+        packed = json.loads(file.read_text())["packed"]
+        assert packed["max_abs_difference"] <= max(packed["bound"], 1e-5)
+    assert "diffq ends with" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("arm", ["nmpqat", "diffq"])
+def test_training_stopped_after_any_epoch_goes_on_to_the_same_numbers(tmp_path: Path, arm: str) -> None:
+    """Strengths or logits, levels, demand, price, budget and the stream of noise are all in the checkpoint."""
+    whole, _ = train(arm, tmp_path / "whole")
     for stop in (2, 6, 7):
         with pytest.raises(KeyboardInterrupt):
-            train(tmp_path / f"stopped{stop}", stop)
-        resumed, history = train(tmp_path / f"stopped{stop}")
+            train(arm, tmp_path / f"stopped{stop}", stop)
+        resumed, history = train(arm, tmp_path / f"stopped{stop}")
         assert len(history.rows) == 8
         for name, tensor in whole.state_dict().items():
             assert torch.equal(tensor, resumed.state_dict()[name]), (stop, name)
 
 
-def train(folder: Path, stop: int | None = None) -> tuple[nn.Module, Any]:
+def train(name: str, folder: Path, stop: int | None = None) -> tuple[nn.Module, Any]:
     from qcore.training import FoldTensors, fit
     from qcore.training.checkpoint import CheckpointFile
     from qcore.training.devices import make_fabric
 
-    made, task = method(epochs=8, batch_size=32, strength_lr=0.02, budget_bits=1.5, freeze=0.25), Blobs()
-    arm = arm_of(made, "nmpqat")
-    model = made.build(arm, task, torch.Generator().manual_seed(0), {})
+    options = {"batch_size": 32, "strength_lr": 0.02, "budget_bits": 1.5, "freeze": 0.25, "diffq": True}
+    made, task = method(epochs=8, **options), Blobs()
+    arm, model = arm_of(made, name), build(made, name)
     rows = torch.arange(240)
     data = FoldTensors(
         *(part[where] for where in (rows < 200, rows >= 200) for part in (task.data.inputs, task.data.targets))

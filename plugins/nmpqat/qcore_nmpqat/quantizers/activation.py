@@ -59,18 +59,22 @@ class ActivationQuantizer(LearnedWidths):
     def __init__(self, config: QuantizerConfig | None = None) -> None:
         super().__init__(config)
         self.alpha = nn.Parameter(torch.empty(0))
+        self._known = False
         given = self.config.signed
         self.register_buffer("is_signed", torch.tensor(-1 if given is None else int(given)))
 
     @property
     def needs_calibration(self) -> bool:
         """Whether the clips are not known yet."""
-        return not (self.alpha.numel() and bool(self.alpha[0] != 0))
+        if not self._known and self.alpha.numel():  # a look at a number halts a GPU's queue: once is enough
+            self._known = bool(self.alpha[0] != 0)
+        return not self._known
 
     def expect_features(self, features: int) -> None:
         """Begin with ``features`` features of the lowest width, whose clips the first batch sets."""
         self.allocate(features, self.alpha.device)
         self.alpha = nn.Parameter(torch.zeros(features, device=self.alpha.device))
+        self._known = False
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> None:
@@ -139,6 +143,10 @@ class ActivationQuantizer(LearnedWidths):
     def packed(self) -> PackedActivation:
         """Return clips, widths and sign alone."""
         return PackedActivation.of(self.clip(), self.widths(), signed=bool(self.is_signed), name=self.tensor_name)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._known = False  # the state may be of before the first batch
 
     def _inside(self, x: Tensor, clip: Tensor) -> Tensor:
         low = -clip if bool(self.is_signed) else torch.zeros_like(clip)

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from qcore.quantizers.config import QuantizerConfig
 
-__all__ = ["ActivationConfig", "NeuronConfig", "PackedActivationConfig", "WidthConfig"]
+__all__ = ["ActivationConfig", "NeuronConfig", "NoiseConfig", "PackedActivationConfig", "WidthConfig"]
 
 
 class WidthConfig(QuantizerConfig):
@@ -70,6 +70,62 @@ class NeuronConfig(WidthConfig):
         if self.widths == (0,):
             raise ValueError("a width of 0 stands beside another: alone it prunes all neurons")
         return self
+
+
+class NoiseConfig(NeuronConfig):
+    """Options of ``nmpqat/noise``.
+
+    Attributes:
+        thresholds: of ``(b - lowest) / (highest - lowest)``; by default the nearest width is taken.
+        start: the real width that all neurons begin with; None: the one in the middle of ``widths``.
+        settle: what weights are trained with while the logits are not trained: noise of the hard width, or the codes
+            themselves, with the straight-through gradient.
+    """
+
+    allowed = frozenset(range(1, 9))
+
+    scale: Literal["mse", "absmax"] = Field(
+        default="mse", description="steps of least squared error for normal weights, or over the largest magnitude"
+    )
+    distribution: Literal["uniform", "normal"] = Field(
+        default="uniform", description="of the noise: uniform in (-1/2, 1/2), or normal over 2"
+    )
+    start: float | None = Field(default=None, description="the real width that neurons begin with")
+    settle: Literal["noise", "codes"] = Field(
+        default="noise", description="what weights are trained with while widths stand still"
+    )
+
+    @model_validator(mode="after")
+    def _starts_within(self) -> Self:
+        if self.start is not None and not self.widths[0] <= self.start <= self.widths[-1]:
+            raise ValueError(f"a start of {self.start:g} bits is not between {self.widths[0]} and {self.widths[-1]}")
+        if self.tau != WidthConfig.model_fields["tau"].default:
+            raise ValueError("tau is of gates, and noise has none")
+        return self
+
+    @property
+    def steps(self) -> tuple[float, ...]:
+        """The thresholds; by default halfway from one width to the next."""
+        if self.thresholds is not None or len(self.widths) < 2:
+            return super().steps
+        pairs = zip(self.widths[:-1], self.widths[1:], strict=True)
+        return tuple(((low + high) / 2 - self.widths[0]) / self.span for low, high in pairs)
+
+    @property
+    def span(self) -> int:
+        """From the lowest width to the highest, in bits."""
+        return self.widths[-1] - self.widths[0]
+
+    @property
+    def first_strength(self) -> float:
+        """Where ``start`` lies between the lowest width, 0, and the highest, 1."""
+        start = self.widths[len(self.widths) // 2] if self.start is None else self.start
+        return (start - self.widths[0]) / self.span if self.span else 0.5
+
+    @property
+    def first_width(self) -> int:
+        """The hard width that neurons begin with."""
+        return self.widths[sum(self.first_strength > step for step in self.steps)]
 
 
 class ActivationConfig(WidthConfig):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +60,7 @@ class NeuronQuantizer(LearnedWidths):
     learned step: Esser et al. 2019, arXiv:1902.08153.
     """
 
-    Config = NeuronConfig
+    Config: ClassVar[type[QuantizerConfig]] = NeuronConfig
     config: NeuronConfig
 
     def __init__(self, config: QuantizerConfig | None = None) -> None:
@@ -88,10 +88,7 @@ class NeuronQuantizer(LearnedWidths):
         levels = self.settle() if self.training else self.levels()
         rows = as_rows(x).contiguous()
         halves = self._all_half_steps(rows)
-        quantized = self._fused(x, rows, halves, levels)
-        if quantized is None:
-            check_finite(x, self.tensor_name)
-            quantized = self._encode(x, rows, halves, levels).decode_()
+        quantized = self._quantized(x, rows, halves, levels)
         if not torch.is_grad_enabled():
             return quantized
         learned = self.half_step if self.config.scale == "learned" else None
@@ -125,6 +122,13 @@ class NeuronQuantizer(LearnedWidths):
                     codes = odd_codes(values, odd_inverse(half).unsqueeze(1), tops[k])
                     found[part, k] = torch.linalg.vecdot(gradient, codes) * half
         return found
+
+    def _quantized(self, x: Tensor, rows: Tensor, halves: Tensor, levels: Tensor) -> Tensor:
+        quantized = self._fused(x, rows, halves, levels)
+        if quantized is None:
+            check_finite(x, self.tensor_name)
+            quantized = self._encode(x, rows, halves, levels).decode_()
+        return quantized
 
     def _all_half_steps(self, rows: Tensor) -> Tensor:
         if self.config.scale == "learned":

@@ -25,7 +25,7 @@ class LearnedWidths(Quantizer):
     All are of no length until :meth:`allocate` has been told how many neurons there are.
 
     Attributes:
-        strength: float32 (neurons,), a parameter of 0..1.
+        strength: float32 (neurons,), 0..1: a parameter, or what a subclass makes of one.
         level: int64 (neurons,), which of the config's widths each neuron had at the last training step; with neither
             hysteresis nor ratchet it follows from the strength.
         demand: float32 (neurons,), a running mean of ``-dL/dstrength``: above 0 where more precision lowers the loss.
@@ -34,13 +34,14 @@ class LearnedWidths(Quantizer):
     """
 
     config: WidthConfig
+    strength: Tensor
     level: Tensor
     demand: Tensor
     price: Tensor
 
     def __init__(self, config: QuantizerConfig | None = None) -> None:
         super().__init__(config)
-        self.strength = nn.Parameter(torch.empty(0))
+        self.begin(torch.empty(0))
         self.register_buffer("level", torch.empty(0, dtype=torch.int64))
         self.register_buffer("demand", torch.empty(0))
         self.register_buffer("price", torch.zeros(()))
@@ -49,7 +50,21 @@ class LearnedWidths(Quantizer):
         """Begin with ``neurons`` neurons of the lowest width, in the middle of its strengths."""
         self.level = torch.zeros(neurons, dtype=torch.int64, device=device)
         self.demand = torch.zeros(neurons, device=device)
-        self.strength = nn.Parameter(middle_of(self.level, self.config.steps))
+        self.begin(middle_of(self.level, self.config.steps))
+
+    def begin(self, strength: Tensor) -> None:
+        """Make the parameter anew, for neurons of these strengths, float32 (neurons,)."""
+        self.strength = nn.Parameter(strength)
+
+    @torch.no_grad()
+    def put(self, strength: Tensor, where: Tensor | slice = slice(None)) -> None:
+        """Write strengths, float32, into the parameter, for the neurons ``where`` says."""
+        self.strength[where] = strength
+
+    @torch.no_grad()
+    def confine(self) -> None:
+        """Bring strengths back to 0..1, from where an optimizer has moved them."""
+        self.strength.clamp_(0, 1)
 
     @torch.no_grad()
     def set_widths(self, widths: Tensor) -> None:
@@ -63,20 +78,20 @@ class LearnedWidths(Quantizer):
         if not bool(found.any(dim=1).all()):
             raise ValueError(f"widths are {list(self.config.widths)}")
         self.set_levels(found.long().argmax(dim=1))
-        self.strength.copy_(middle_of(self.level, self.config.steps))
+        self.put(middle_of(self.level, self.config.steps))
 
     @torch.no_grad()
     def set_levels(self, levels: Tensor) -> None:
         """Give each neuron the config's width of that index, int64 (neurons,); strengths move where widths change."""
         levels = levels.to(self.strength.device)
         changed = levels != self.levels()
-        self.strength[changed] = middle_of(levels[changed], self.config.steps)
+        self.put(middle_of(levels[changed], self.config.steps), changed)
         self.level = levels
 
     @torch.no_grad()
     def settle(self) -> Tensor:
         """Bring strengths back to 0..1 and let widths follow them; return :meth:`levels`."""
-        self.strength.clamp_(0, 1)
+        self.confine()
         self.level = self.levels()
         return self.level
 
@@ -114,8 +129,12 @@ class LearnedWidths(Quantizer):
         """
         config = self.config
         gradient = (slopes(self.strength.detach(), config.steps, config.tau) * products.diff(dim=1)).sum(dim=1)
-        self.demand.mul_(MEMORY).sub_(gradient, alpha=1 - MEMORY)
+        self.note_demand(gradient)
         return gradient
+
+    def note_demand(self, gradient: Tensor) -> None:
+        """Let the demand follow ``gradient``, ``dL/dstrength``, float32 (neurons,)."""
+        self.demand.mul_(MEMORY).sub_(gradient, alpha=1 - MEMORY)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # The number of neurons comes from the data, so these take the file's shape before they are compared.

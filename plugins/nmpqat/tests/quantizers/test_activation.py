@@ -1,5 +1,7 @@
 """``nmpqat/activation``: clips and widths of a layer's inputs, and the integer grid they share."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -218,3 +220,49 @@ def test_a_convolution_has_no_columns():
     rules = {"type:Conv2d": {"weight": "nmpqat/neuron", "input": "nmpqat/activation"}}
     with pytest.raises(ConfigError, match="linear"):
         qcore.quantize(nn.Sequential(nn.Conv2d(3, 4, 3)), rules)
+
+
+def test_that_clips_are_known_is_looked_up_once():
+    """A look at a number halts a GPU's queue; once set, a clip that an optimizer moves to 0 is no unknown one."""
+    quantizer = made(inputs())
+    assert not quantizer.needs_calibration
+    with torch.no_grad():
+        quantizer.alpha.zero_()
+    assert not quantizer.needs_calibration
+
+
+def test_a_state_brings_its_own_knowledge():
+    known, fresh = made(inputs()), make_quantizer("nmpqat/activation")
+    fresh.expect_features(6)
+    assert fresh.needs_calibration
+    unset = {name: tensor.clone() for name, tensor in fresh.state_dict().items()}
+    fresh.load_state_dict(known.state_dict())
+    assert not fresh.needs_calibration
+    assert torch.equal(fresh(inputs()), known(inputs()))
+    fresh.load_state_dict(unset)
+    assert fresh.needs_calibration
+    assert fresh.column_scale() is None
+
+
+def test_a_checkpoint_in_place_makes_clips_known():
+    known, fresh = made(inputs()), make_quantizer("nmpqat/activation")
+    fresh.expect_features(6)
+    assert fresh.needs_calibration
+    with torch.no_grad():
+        for name, tensor in [*fresh.named_parameters(), *fresh.named_buffers()]:
+            tensor.copy_(known.state_dict()[name])
+    assert not fresh.needs_calibration
+    assert torch.equal(fresh.column_scale(), known.clip())
+
+
+def test_a_copy_and_new_features_know_for_themselves():
+    known = made(inputs())
+    copied = copy.deepcopy(known)
+    assert not known.needs_calibration
+    copied.expect_features(3)
+    assert copied.needs_calibration
+    assert not known.needs_calibration
+    unset = copy.deepcopy(copied)
+    copied.initialize(inputs(cols=3))
+    assert unset.needs_calibration
+    assert not copied.needs_calibration

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from qcore.nn.dropout import generator_on
 from qcore.nn.layers import conv_shape, pad_input
 from qcore.tensor import Encoded
 from qcore_true4bit.resident.codes import LARGEST, best_scale, mean_scale, pack_codes, round_stochastic, unpack_codes
@@ -92,9 +93,7 @@ class ResidentLayer(nn.Module, ABC):
 
     def own_generator(self) -> torch.Generator:
         """Return ``generator``, made on first use or if the layer has moved to another device."""
-        if self.generator is None or self.generator.device != self.codes.device:
-            seed = 0 if self.generator is None else self.generator.initial_seed()
-            self.generator = torch.Generator(self.codes.device).manual_seed(seed)
+        self.generator = generator_on(self.generator, self.codes.device)
         return self.generator
 
     @abstractmethod

@@ -54,29 +54,49 @@ def read_image(path: Path, size: int, channels: int) -> Tensor:
     return read_pixels(path, size, channels).to(torch.float32) / 255.0
 
 
-def read_pixels(source: Path | bytes, size: int, channels: int, name: str | None = None) -> Tensor:
-    """Return one image as (channels, size, size) uint8, resized bilinearly without keeping its aspect.
+def read_pixels(
+    source: Path | bytes,
+    size: int,
+    channels: int,
+    name: str | None = None,
+    *,
+    crop: float | None = None,
+    bicubic: bool = False,
+) -> Tensor:
+    """Return one image as (channels, size, size) uint8.
 
     Args:
         source: a file, or its bytes.
         size: height and width.
         channels: 1 = grey, 3 = red, green, blue.
         name: of the image in messages; by default its path.
+        crop: side of the square in the middle that is kept, for the image's shorter side: 224 / 256 is as if the
+            shorter side were resized to 256 first and 224 then cut out. None: the whole image, without its aspect.
+        bicubic: resize bicubically, not bilinearly.
 
     Raises:
         DataError: the file is corrupt or no image, or pillow is not installed.
     """
     pillow = import_pillow()
+    resample = pillow.Resampling.BICUBIC if bicubic else pillow.Resampling.BILINEAR
     try:
         with pillow.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
             if image.mode.startswith(("I", "F")):
                 raise ValueError(f"it has more than 8 bits a channel (mode {image.mode}), which would be cut off")
-            pixels = image.convert("RGB" if channels == 3 else "L").resize((size, size), pillow.Resampling.BILINEAR)
+            box = None if crop is None else _middle(image.width, image.height, crop)
+            pixels = image.convert("RGB" if channels == 3 else "L").resize((size, size), resample, box=box)
     except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
         shown = name or ("the file" if isinstance(source, bytes) else source)
         raise DataError(f"{shown} cannot be read as an image: {error}", "mend or remove the file") from error
     array = np.asarray(pixels, dtype=np.uint8).reshape(size, size, channels)
     return torch.from_numpy(array.transpose(2, 0, 1).copy())
+
+
+def _middle(width: int, height: int, crop: float) -> tuple[float, float, float, float]:
+    """Return left, top, right and bottom of the square in the middle, whose side is ``crop`` of the shorter one."""
+    side = crop * min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    return left, top, left + side, top + side
 
 
 def import_pillow() -> Any:

@@ -113,6 +113,7 @@ _BUILDS: dict[str, tuple[tuple[int, ...], Build]] = {
     "add": ((3, 4, 5), lambda b, x: b.add(b.rescale(x, torch.tensor(0.3), torch.tensor(1.7)), x)),
     "add and relu": ((WIDTH,), lambda b, x: b.relu(b.add(x, b.linear(x, _drawn(WIDTH, WIDTH), _drawn(WIDTH))))),
     "relu and flatten": ((3, 4, 5), lambda b, x: b.flatten(b.relu(x))),
+    "clamp": ((3, 4, 5), lambda b, x: b.clamp(x, 0.0, 0.5)),
     "max pool": ((3, 9, 8), lambda b, x: b.max_pool(x, **_POOL, ceil=True)),
     "mean over space": ((3, 9, 8), lambda b, x: b.spatial_mean(x)),
     "constant": ((WIDTH,), lambda b, x: b.constant(x, _drawn(4))),

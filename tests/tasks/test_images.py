@@ -107,3 +107,17 @@ def test_images_of_more_than_8_bits_are_refused(tmp_path: Path, mode: str) -> No
     pytest.importorskip("PIL.Image").new(mode, (8, 8)).save(path)
     with pytest.raises(DataError, match="more than 8 bits a channel"):
         read_image(path, 8, 1)
+
+
+@pytest.mark.parametrize("bicubic", [False, True])
+def test_the_square_in_the_middle_keeps_the_aspect(tmp_path: Path, bicubic: bool) -> None:
+    pixels = np.zeros((40, 100, 3), dtype=np.uint8)
+    pixels[4:36, 34:66] = (10, 200, 30)  # the middle 32 x 32: 0.8 of the shorter side
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    middle = read_pixels(tmp_path / "x.png", 16, 3, crop=0.8, bicubic=bicubic)[:, 3:-3, 3:-3]
+    assert middle.shape == (3, 10, 10) and torch.equal(middle, middle[:, :1, :1].expand(3, 10, 10))
+    assert middle[:, 0, 0].tolist() == [10, 200, 30]  # pixels at the edge have a share of what is cut off
+    whole = read_pixels(tmp_path / "x.png", 40, 3, crop=1.0, bicubic=bicubic)
+    assert torch.equal(whole.permute(1, 2, 0), torch.from_numpy(pixels[:, 30:70].copy()))
+    squeezed = read_pixels(tmp_path / "x.png", 16, 3, bicubic=bicubic)
+    assert squeezed[1, 8].tolist()[:4] == [0, 0, 0, 0] and squeezed[1, 8, 8] == 200

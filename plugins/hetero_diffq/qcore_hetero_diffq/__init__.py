@@ -6,9 +6,9 @@ This module is torch-free: it says what the plugin offers, and the core imports 
 from __future__ import annotations
 
 from qcore.hookspecs import hookimpl
-from qcore.registry import MethodSpec, ModelSpec, QuantizerSpec
+from qcore.registry import MethodSpec, ModelSpec, QuantizerSpec, TaskSpec
 
-__all__ = ["qcore_methods", "qcore_models", "qcore_quantizers"]
+__all__ = ["qcore_methods", "qcore_models", "qcore_quantizers", "qcore_tasks"]
 
 __version__ = "0.1.0"
 
@@ -96,5 +96,28 @@ def qcore_models() -> list[ModelSpec]:
             summary="the residual network of 20 layers for images of 32 x 32 pixels",
             reference="He et al. 2016, arXiv:1512.03385",
             config="qcore_hetero_diffq.models.config:ResNet20Config",
+        ),
+    ]
+
+
+@hookimpl
+def qcore_tasks() -> list[TaskSpec]:
+    """Return the image sets."""
+    return [
+        TaskSpec(
+            name="imagenet",
+            target="qcore_hetero_diffq.tasks.imagenet:ImageNet",
+            config="qcore_hetero_diffq.tasks.config:ImageNetConfig",
+            summary="folders train/ and val/ of class folders, as ImageNet-1k comes",
+            reference="Russakovsky et al. 2015, arXiv:1409.0575",
+            needs="the folders of ImageNet: --data FOLDER, or imagenet/ in the folder QCORE_DATA",
+        ),
+        TaskSpec(
+            name="imagenet_sample",
+            target="qcore_hetero_diffq.tasks.sample:ImageNetSample",
+            config="qcore_hetero_diffq.tasks.config:ImageNetSampleConfig",
+            summary="one image of each of ImageNet's 1000 classes, to compare networks on; not for training",
+            reference="Deng et al. 2009, ImageNet: A Large-Scale Hierarchical Image Database",
+            needs="the packed-JPEG npz: --data FILE, or in the folder QCORE_DATA",
         ),
     ]

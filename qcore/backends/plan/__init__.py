@@ -9,6 +9,7 @@ from qcore.lazy import lazy_attributes
 if TYPE_CHECKING:
     from qcore.backends.plan.base import Program, Shape, Step, Value
     from qcore.backends.plan.builder import Builder
+    from qcore.backends.plan.clamp import Clamp
     from qcore.backends.plan.layers import (
         BatchNorm,
         Convolution,
@@ -40,6 +41,7 @@ __all__ = [
     "BatchNorm",
     "Builder",
     "Choose",
+    "Clamp",
     "Constant",
     "Convolution",
     "Disagreement",
@@ -65,7 +67,7 @@ __all__ = [
 ]
 
 _HOMES = (
-    {"Add": "residual", "Builder": "builder"}
+    {"Add": "residual", "Builder": "builder", "Clamp": "clamp"}
     | dict.fromkeys(("Program", "Shape", "Step", "Value"), "base")
     | dict.fromkeys(
         ("Choose", "Constant", "Disagreement", "Experts", "MaskedCopies", "Normalise", "PassMean", "Softmax", "Tilt"),

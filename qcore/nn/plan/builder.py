@@ -13,6 +13,7 @@ from qcore.backends.plan import (
     BatchNorm,
     Builder,
     Choose,
+    Clamp,
     Constant,
     Convolution,
     Disagreement,
@@ -142,6 +143,10 @@ class PlanBuilder(Builder):
     def relu(self, x: Value) -> Value:
         """Add ``max(x, 0)``."""
         return self._add(Relu(*self._at(x)))
+
+    def clamp(self, x: Value, low: float, high: float) -> Value:
+        """Add ``min(max(x, low), high)``."""
+        return self._add(Clamp(*self._at(x), low, high))
 
     def add(self, a: Value, b: Value) -> Value:
         """Add ``a + b``, of two values of one shape."""

@@ -106,3 +106,13 @@ def test_all_norms_fold() -> None:
     packed = qcore.pack(qcore.quantize(small(), {"*": "core/int(bits=8)"}), fold=True)
     norms = qcore.explain(packed).norms
     assert len(norms) == 52 and all(norm.folded for norm in norms)
+
+
+@pytest.mark.parametrize("options", [{}, {"padding": "tensorflow"}, {"norm": False, "padding": "tensorflow"}])
+@pytest.mark.filterwarnings("ignore:.*does not compile this plan")
+@torch.no_grad()
+def test_a_plan_of_the_packed_network_computes_its_logits(options: dict[str, object]) -> None:
+    model = qcore.calibrate(qcore.quantize(small(**options), {"*": BOTH}), [pictures(4)])
+    packed = qcore.pack(model.eval(), fold=True)
+    expected = packed(pictures())
+    assert torch.allclose(qcore.compile_plan(packed)(pictures()), expected, rtol=1e-4, atol=0.01)

@@ -10,14 +10,14 @@ import numpy as np
 
 from qcore.errors import DataError
 from qcore.tasks.base import TaskData
+from qcore.tasks.packed_jpeg import read_packed
+from qcore.tasks.parts import Part, assemble
 from qcore.tasks.paths import locate
 from qcore_true4bit.tasks.base import ImageTask
 from qcore_true4bit.tasks.checksums import check_digest, file_digest
 from qcore_true4bit.tasks.cifar_files import Official, read_official
 from qcore_true4bit.tasks.cifar_forms import CIFAR10_FORMS, CIFAR100_FORMS, Form
 from qcore_true4bit.tasks.config import Cifar10Config, Cifar100Config
-from qcore_true4bit.tasks.packed_jpeg import read_packed
-from qcore_true4bit.tasks.parts import Part, assemble
 
 __all__ = ["Cifar10", "Cifar100", "check_counts"]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from qcore.errors import DataError
+from qcore.tasks.parts import Part, from_arrays
 from qcore_true4bit.tasks.archives import archive_names, read_archive, read_folder
 from qcore_true4bit.tasks.checksums import check_digest, file_digest, md5
 from qcore_true4bit.tasks.cifar_forms import Batch, Form
-from qcore_true4bit.tasks.parts import Part, from_arrays
 
 __all__ = ["Official", "read_official"]
 

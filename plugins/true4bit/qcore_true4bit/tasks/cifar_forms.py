@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcore.errors import DataError
-from qcore_true4bit.tasks.parts import Rows
+from qcore.tasks.parts import Rows
 from qcore_true4bit.tasks.pickled import read_pickled
 
 __all__ = ["CIFAR100_FORMS", "CIFAR10_FORMS", "Batch", "Form"]

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from qcore.errors import DataError
 from qcore.tasks.base import TaskData
 from qcore.tasks.npz import read_npz
+from qcore.tasks.parts import Part, assemble, from_arrays
 from qcore.tasks.paths import locate
 from qcore_true4bit.tasks.base import ImageTask
 from qcore_true4bit.tasks.checksums import check_digest, md5
 from qcore_true4bit.tasks.config import FashionMnistConfig
 from qcore_true4bit.tasks.idx import idx_bytes, read_idx
-from qcore_true4bit.tasks.parts import Part, assemble, from_arrays
 
 __all__ = ["FashionMnist"]
 

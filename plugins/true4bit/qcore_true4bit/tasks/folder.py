@@ -5,18 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from qcore.errors import DataError
 from qcore.tasks.base import TaskData
-from qcore.tasks.images import class_files, read_pixels
+from qcore.tasks.image_folders import find_tested, folder_part
+from qcore.tasks.images import read_pixels
+from qcore.tasks.packed_jpeg import read_packed
+from qcore.tasks.parts import Part, assemble
 from qcore.tasks.paths import resolve_data
 from qcore_true4bit.tasks.base import ImageTask
 from qcore_true4bit.tasks.config import ImageFolderConfig
-from qcore_true4bit.tasks.packed_jpeg import read_packed
-from qcore_true4bit.tasks.parts import Part, Rows, assemble
 
 __all__ = ["ImageFolder"]
 
@@ -53,7 +50,7 @@ class ImageFolder(ImageTask):
         path = resolve_data(self.config.data, name, _NEEDS)
         if path.is_file():
             return self._load_packed(path)
-        tested = _tested(path, name)
+        tested = find_tested(path, name)
         train, names = self._part(path if tested is None else path / "train", name, None)
         test = None if tested is None else self._part(tested, name, names)[0]
         source = f"{path}, tested on {tested.name}/" if tested else str(path)
@@ -72,34 +69,5 @@ class ImageFolder(ImageTask):
 
     def _part(self, folder: Path, name: str, known: tuple[str, ...] | None) -> tuple[Part, tuple[str, ...]]:
         """Return the images of a folder's class folders, and the names that the labels index."""
-        files = class_files(folder, name)
-        names = tuple(files) if known is None else known
-        unknown = sorted(set(files) - set(names))
-        if unknown:
-            raise DataError(f"{folder} has classes that the training part lacks: {', '.join(unknown[:5])}")
-        paths = [path for label in files for path in files[label]]
-        labels = np.array([names.index(label) for label in files for _ in files[label]], dtype=np.int64)
         size, channels = self.config.size, self.config.channels
-
-        def pixels(rows: Rows) -> Tensor:
-            images = torch.empty((len(rows), channels, size, size), dtype=torch.uint8)
-            for place, row in enumerate(rows.tolist()):
-                images[place] = read_pixels(paths[row], size, channels)
-            return images
-
-        return Part(labels, pixels), names
-
-
-def _tested(root: Path, name: str) -> Path | None:
-    """Return the folder to test on, or None if ``root`` holds class folders itself."""
-    if not _has_folders(root / "train"):
-        return None
-    for part in ("test", "val"):
-        if _has_folders(root / part):
-            return root / part
-    hint = f"name {root / 'train'} itself to have folds drawn"
-    raise DataError(f"{name}: {root} has train/ but no class folders in test/ or val/", hint)
-
-
-def _has_folders(folder: Path) -> bool:
-    return folder.is_dir() and any(path.is_dir() for path in folder.iterdir())
+        return folder_part(folder, name, lambda path: read_pixels(path, size, channels), known)

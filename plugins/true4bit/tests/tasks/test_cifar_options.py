@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 
 from qcore.errors import DataError
+from qcore.tasks.parts import from_arrays
 from qcore_true4bit.tasks.cifar import Cifar10, Cifar100, check_counts
 from qcore_true4bit.tasks.cifar_files import Official
-from qcore_true4bit.tasks.parts import from_arrays
 
 
 def test_every_class_must_have_its_share() -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from qcore.errors import DataError
 from qcore.tasks.images import read_pixels
 from qcore.tasks.npz import read_npz
-from qcore_true4bit.tasks.parts import Part, Rows
+from qcore.tasks.parts import Part, Rows
 
 __all__ = ["read_packed"]
 

@@ -6,7 +6,7 @@ import torch
 
 from qcore.errors import DataError, UsageError
 from qcore.tasks import TaskData
-from qcore_true4bit.tasks.parts import Part, assemble, from_arrays
+from qcore.tasks.parts import Part, assemble, from_arrays
 
 
 def part(labels: list[int]) -> Part:

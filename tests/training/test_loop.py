@@ -173,6 +173,37 @@ def test_gradients_are_clipped_to_the_norm_asked_for() -> None:
     assert (weights(model) - before).norm() == pytest.approx(1e-3, rel=1e-2)
 
 
+def test_an_optimizer_with_every_steps_at_the_last_of_so_many_and_remembers_nothing_between() -> None:
+    seen: list[Tensor] = []
+
+    def note(model: nn.Module, progress: Progress) -> None:
+        seen.append(torch.cat([parameter.detach().flatten() for parameter in model[3].parameters()]).clone())
+
+    heads = OptimizerConfig(lr=0.05, params="3.*", every=3)
+    train(model := network(), phase(optimizers=(heads, OptimizerConfig(lr=0.05)), after_step=note, restore_best=False))
+    start = torch.cat([parameter.detach().flatten() for parameter in network()[3].parameters()])
+    moved = [not torch.equal(a, b) for a, b in zip([start, *seen[:-1]], seen, strict=True)]
+    assert moved == [(step + 1) % 3 == 0 for step in range(9)]
+    assert not torch.equal(weights(model)[:12], weights(network())[:12])
+
+
+def test_gradients_are_shown_before_they_are_clipped() -> None:
+    seen: list[float] = []
+
+    def look(model: nn.Module, progress: Progress) -> None:
+        norm = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm()
+        seen.append(float(norm))
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+
+    train(
+        model := network(),
+        phase(epochs=1, grad_clip=1e-6, after_backward=look, optimizers=(OptimizerConfig(name="sgd", lr=0.05),)),
+    )
+    assert min(seen) > 1e-3
+    assert torch.equal(weights(model), weights(network()))
+
+
 def test_a_loss_that_is_not_finite_names_phase_epoch_and_step() -> None:
     def blow_up(model: nn.Module) -> Tensor:
         return torch.tensor(float("nan"))

@@ -57,3 +57,11 @@ def test_schedules_multiply_rate_and_decay_by_the_fraction_done() -> None:
     assert (group["lr"], group["weight_decay"]) == (pytest.approx(0.075), 0.01)
     set_schedules(made, 0.5)
     assert (group["lr"], group["weight_decay"]) == (pytest.approx(0.05), 0.0)
+
+
+def test_rmsprop_has_its_smoothing_eps_and_momentum() -> None:
+    config = OptimizerConfig(name="rmsprop", lr=0.1, momentum=0.9, smoothing=0.8, eps=1e-2, weight_decay=1e-4)
+    [(_, made)] = make_optimizers(set_trainable(model(), phase()), phase(config))
+    assert isinstance(made, torch.optim.RMSprop)
+    group = made.param_groups[0]
+    assert (group["alpha"], group["eps"], group["momentum"], group["weight_decay"]) == (0.8, 1e-2, 0.9, 1e-4)

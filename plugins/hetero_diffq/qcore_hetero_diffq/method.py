@@ -11,6 +11,7 @@ import torch
 from qcore.methods import Arm, Method, MethodConfig, OptimizerConfig, Phase
 from qcore.training.data import as_floats
 from qcore_hetero_diffq.budget.activations import trace_inputs
+from qcore_hetero_diffq.budget.allocate import set_uniform
 from qcore_hetero_diffq.budget.ledger import Ledger, Rules
 from qcore_hetero_diffq.budget.penalties import AugmentedLagrangian, Keep, SquaredHinge, clip_to_step
 from qcore_hetero_diffq.budget.setup import Asked, make_ledger, measurable, start_bits
@@ -19,6 +20,7 @@ from qcore_hetero_diffq.claims import list_claims
 from qcore_hetero_diffq.config import HeteroDiffqConfig
 from qcore_hetero_diffq.network import inputs_of, weights_of
 from qcore_hetero_diffq.observe import Watch, observe_budget
+from qcore_hetero_diffq.quantizers.levels import BINARY
 from qcore_hetero_diffq.rules import layer_rules
 from qcore_hetero_diffq.schedule import CosinePart, Mixed, Project, WarmCosine
 from qcore_hetero_diffq.sections import make_sections
@@ -140,11 +142,11 @@ class HeteroDiffq(Method):
         last = self._last_phase(parts[2], (ends[2], 1.0))
         if "uniform" in options or options.get("lsq"):
             return [first, replace(last, epochs=parts[1] + parts[2])]
-        project = Project(config.levels, config.batch_size)
+        project = Project(config.levels, config.batch_size, learned=not options.get("unlearned"))
         last = replace(last, before_step=project, after_epoch=Watch(parts[2]))
         if options.get("unlearned"):
             second = self._phase("homogeneous_on", parts[1], config.mixed_lr, (ends[1], ends[2]), quantizers=None)
-            return [first, replace(second, before_step=Mixed(config.every)), last]
+            return [first, replace(second, before_step=Mixed(config.every, config.margin)), last]
         return [first, self._mixed_phase(arm, parts[1], (ends[1], ends[2])), last]
 
     def observe(self, arm: Arm, model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
@@ -192,11 +194,12 @@ class HeteroDiffq(Method):
         return made
 
     def _widest(self, model: nn.Module, ledger: Ledger) -> nn.Module:
-        """Return the network of one width for all, the widest that the ledger's limits allow."""
+        """Return the network of one width for all, the widest that the ledger's limits allow; binary if none does."""
         for bits in (8, 7, 6, 5, 4, 3, 2):
             made = self._uniform(model, bits, surrogate=False)
             if not ledger.rules.usage(measurable(made)).exceeds(ledger.limits):
-                break
+                return made
+        set_uniform(made, BINARY, None)
         return made
 
     def _phase(
@@ -244,10 +247,10 @@ class HeteroDiffq(Method):
             config.mixed_lr,
             part,
             quantizers=moved,
-            penalty=SquaredHinge(config.penalty_weight) if faithful else AugmentedLagrangian(config.margin),
-            before_step=Mixed(config.every),
+            penalty=SquaredHinge(config.penalty_weight) if faithful else AugmentedLagrangian(),
+            before_step=Mixed(config.every, config.margin),
             after_backward=clip_to_step if config.weight.learn == "linear" else None,
-            after_step=Keep(config.every, None if faithful else config.margin),
+            after_step=Keep(config.every, multipliers=not faithful),
             after_epoch=Watch(epochs),
         )
 

@@ -38,6 +38,7 @@ class Watch:
         told: dict[str, Any] = {
             "bits": mean_bits(model),
             "over": dict(zip(names, ledger.over(model).tolist(), strict=True)),
+            "aim": dict(zip(names, ledger.aim.tolist(), strict=True)),
             "multiplier": dict(zip(names, ledger.multiplier.tolist(), strict=True)),
             "counts": {path: _counts(widths) for path, widths in rows.items()},
             "inputs": {path: float(quantizer.bits().detach()) for path, quantizer in inputs_of(model).items()},

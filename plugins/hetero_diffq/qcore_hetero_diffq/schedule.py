@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CosinePart", "Mixed", "Project", "WarmCosine"]
 
+GLIDE_UNTIL = 0.7
+"""Share of the mixed phase after which the Lagrangian's aim is the limit."""
 RAMP_FROM, RAMP_UNTIL = 0.01, 0.5
 """The paper's penalty rises from a hundredth to all of it over the first half of the mixed phase."""
 
@@ -51,17 +53,24 @@ class WarmCosine:
 
 @dataclass(frozen=True)
 class Mixed:
-    """A Phase's ``before_step`` while widths are learned: the ramp, and which steps gradients are noted at."""
+    """A Phase's ``before_step`` while widths are learned: what is aimed at, and which steps gradients are noted at.
+
+    Attributes:
+        every: gradients are noted at each so-manieth step.
+        margin: share below the limit that is aimed at.
+    """
 
     every: int
+    margin: float
 
     def __call__(self, model: nn.Module, progress: Progress) -> None:
         """Set both."""
         watching = (progress.step + 1) % self.every == 0
         for quantizer in learned_grids(model):
             quantizer.watching = watching
-        share = min(1.0, progress.fraction / RAMP_UNTIL)
-        Ledger.of(model).ramp.fill_(RAMP_FROM + share * (1 - RAMP_FROM))
+        ledger = Ledger.of(model)
+        ledger.ramp.fill_(RAMP_FROM + min(1.0, progress.fraction / RAMP_UNTIL) * (1 - RAMP_FROM))
+        ledger.glide(model, min(1.0, progress.fraction / GLIDE_UNTIL), self.margin)
 
 
 @dataclass(frozen=True)
@@ -71,10 +80,12 @@ class Project:
     Attributes:
         levels: what a row of weights chooses among.
         samples: of a batch.
+        learned: whether a row may get no more than one bit above the width it learned, while that spends the budget.
     """
 
     levels: tuple[int, ...]
     samples: int
+    learned: bool = True
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, progress: Progress) -> None:
@@ -84,7 +95,10 @@ class Project:
         for quantizer in learned_grids(model):
             quantizer.watching = False
         ledger = Ledger.of(model)
-        found = Search(model, ledger.limits, ledger.rules, levels=self.levels, samples=self.samples).run()
+        search = Search(
+            model, ledger.limits, ledger.rules, levels=self.levels, samples=self.samples, learned=self.learned
+        )
+        found = search.run()
         if found is None:
             raise QcoreError(
                 "the file grew while it was trained, so that its budget cannot be kept any more",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,7 +31,9 @@ ORDER_NBYTES = 110
 """The entry and checksum of a row order."""
 ATTEMPTS = 8
 CLOSE = 0.002
-"""A budget of which less than this share is left over is spent."""
+"""A budget of which less than this share is left over is not searched any closer."""
+SPENT = 0.02
+WIDEST = 8
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ class Search:
         levels: what a row of weights chooses among.
         input_levels: what an input chooses among.
         samples: of a batch that gradients were noted of.
+        learned: first look among widths of at most one bit above those that rows and inputs have now, then of two, and
+            only then among all, should less leave bytes over.
     """
 
     def __init__(
@@ -82,11 +86,13 @@ class Search:
         levels: tuple[int, ...] = LEVELS,
         input_levels: tuple[int, ...] = ACTIVATION_LEVELS,
         samples: int = 1,
+        learned: bool = False,
     ) -> None:
         self.model, self.limits, self.rules, self.samples = model, limits, rules, samples
         self.levels, self.input_levels = tuple(sorted(levels)), tuple(sorted(input_levels))
         self.free_weights = limits.weights is not None or limits.both is not None
         self.free_inputs = limits.activations is not None or limits.both is not None
+        self.steps = (1, 2, WIDEST) if learned else (WIDEST,)
 
     def smallest(self) -> Usage:
         """Return what the smallest choice takes; ``model`` is left with it."""
@@ -109,13 +115,31 @@ class Search:
             if self.free_inputs
             else {}
         )
+        self.widths = {path: quantizer.row_bits() for path, (_, quantizer) in weights_of(self.model).items()}
+        self.input_widths = {path: int(quantizer.bits().detach()) for path, quantizer in inputs_of(self.model).items()}
         least = self.smallest()
         if least.exceeds(self.limits):
             return None
         sortable = _sortable(self.model) if self.free_weights and self.rules.count_metadata else set()
-        self.frontiers = {path: self._frontier(path, path in sortable) for path in self.candidates}
-        base = least.weights - sum(float(f.costs[0]) for f in self.frontiers.values()) if self.frontiers else 0.0
-        return self._closing_in(base) or self._lowest()
+        all_losses, found = self.input_losses, None
+        for step in self.steps:
+            self.frontiers = {path: self._frontier(path, path in sortable, step) for path in self.candidates}
+            self.input_losses = {
+                path: _no_gain_above(losses, self.input_levels, self.input_widths[path] + step)
+                for path, losses in all_losses.items()
+            }
+            base = least.weights - sum(float(f.costs[0]) for f in self.frontiers.values()) if self.frontiers else 0.0
+            closer = self._closing_in(base)
+            found = closer or found
+            if closer is not None and self._is_spent(self.rules.usage(self.model)):
+                break
+        if found is None:
+            return self._lowest()
+        found.apply(self.model)
+        return found
+
+    def _is_spent(self, usage: Usage) -> bool:
+        return all(limit - usage.of(name) <= SPENT * limit for name, limit in self.limits.items())
 
     def _closing_in(self, base: float) -> Allocation | None:
         limits, best = self.limits, None
@@ -254,10 +278,11 @@ class Search:
         found = (quantizer.losses / quantizer.seen.clamp_min(1e-12)).double().cpu().numpy()
         return found[rows]
 
-    def _frontier(self, path: str, sortable: bool) -> Frontier:
+    def _frontier(self, path: str, sortable: bool, step: int) -> Frontier:
         layer, quantizer = weights_of(self.model)[path]
         candidates = self.candidates[path]
         losses = (candidates.errors * self._fisher(quantizer)).cpu().numpy() / 2
+        losses = _no_gain_above(losses, self.levels, self.widths[path].cpu().numpy() + step)
         rows, cols = len(layer.weight), layer.weight[0].numel()
         whole = len(losses) == 1 and rows > 1
         costs = [row_nbytes(level, cols) * (rows if whole else 1) for level in self.levels]
@@ -289,6 +314,20 @@ def set_uniform(model: nn.Module, level: int | None, input_level: int | None) ->
     if input_level is not None:
         for inputs in inputs_of(model).values():
             inputs.set_level(input_level, inputs.ranges().detach())
+
+
+def _no_gain_above(losses: np.ndarray, levels: tuple[int, ...], most: Any) -> np.ndarray:
+    """Return ``losses`` (rows, levels) in which no level above ``most``, one or (rows,), is better than that one.
+
+    Of inputs, rows are levels: (levels, ratios) with one ``most`` for all.
+    """
+    if np.ndim(most) == 0:
+        allowed = np.asarray(levels) <= most
+        best = losses[allowed].min() if allowed.any() else losses.max()
+        return np.where(allowed[:, None], losses, np.maximum(losses, best))
+    allowed = np.asarray(levels)[None, :] <= np.asarray(most).reshape(-1, 1)
+    best = np.where(allowed, losses, np.inf).min(axis=1, keepdims=True)
+    return np.where(allowed, losses, np.maximum(losses, best))
 
 
 @torch.no_grad()

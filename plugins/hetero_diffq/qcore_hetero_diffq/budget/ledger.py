@@ -91,6 +91,10 @@ class Rules:
         return Usage(weights, -int(-self.sizes.nbits(widths, self.counting) // 8))
 
 
+ROOM = 0.1
+"""Share above the narrowest derived widths that the Lagrangian leaves, so that rows can differ."""
+
+
 class Ledger(nn.Module):
     """What the penalty of a training has to know; none of it is saved with the model.
 
@@ -100,13 +104,17 @@ class Ledger(nn.Module):
         rules: how bytes are counted.
         multiplier, stiffness, excess: float32 (limits,), buffers: of the augmented Lagrangian, and the excess that it
             last looked back to.
-        ramp: float32 (), a buffer: share of the penalty that counts by now.
+        ramp: float32 (), a buffer: share of the paper's penalty that counts by now.
+        start: float32 (limits,), a buffer: bytes that the Lagrangian's glide began at; 0 before it begins.
+        aim: float32 (limits,), a buffer: bytes that the Lagrangian allows by now.
     """
 
     multiplier: Tensor
     stiffness: Tensor
     excess: Tensor
     ramp: Tensor
+    start: Tensor
+    aim: Tensor
 
     def __init__(self, limits: Limits, rules: Rules, base_nbytes: int, stiffness: float) -> None:
         super().__init__()
@@ -116,6 +124,8 @@ class Ledger(nn.Module):
         self.register_buffer("stiffness", torch.full((count,), stiffness), persistent=False)
         self.register_buffer("excess", torch.full((count,), torch.inf), persistent=False)
         self.register_buffer("ramp", torch.ones(()), persistent=False)
+        self.register_buffer("start", torch.zeros(count), persistent=False)
+        self.register_buffer("aim", torch.tensor([float(limit) for _, limit in limits.items()]), persistent=False)
 
     def attach(self, model: nn.Module) -> None:
         """Let a quantizer of ``model`` carry it: checkpoints then hold it, and packing leaves it behind."""
@@ -129,35 +139,56 @@ class Ledger(nn.Module):
             raise UsageError("this network was given no budget", "make it with the method, or attach a Ledger")
         return found
 
-    def over(self, model: nn.Module, margin: float = 0.0) -> Tensor:
-        """Return ``(S - T) / T`` of each limit, float32 (limits,), with ``T = limit (1 - margin)``; differentiable."""
-        return torch.stack(
-            [
-                self.taken(model, name) / (limit * (1 - margin)) - 1 if limit else self.taken(model, name)
-                for name, limit in self.limits.items()
-            ]
-        )
+    def over(self, model: nn.Module) -> Tensor:
+        """Return ``(S - T) / T`` of each limit, float32 (limits,), with ``T`` the aim; differentiable.
 
-    def taken(self, model: nn.Module, name: str) -> Tensor:
-        """Return the bytes that a limit counts, float32 (), as derived widths tell; differentiable."""
+        ``S`` is of smooth widths: rounded up, all of them would stay where they are until many fall at once.
+        """
+        taken = torch.stack([self.taken(model, name, smooth=True) for name, _ in self.limits.items()])
+        return taken / self.aim.clamp_min(1.0) - 1
+
+    @torch.no_grad()
+    def glide(self, model: nn.Module, share: float, margin: float) -> None:
+        """Move the aim: at ``share`` 0 what the model takes, at 1 the limit less ``margin``, in between on a line.
+
+        It stays above what the narrowest derived widths take: below, only the choice at the end can go, to binary.
+        """
+        if not bool(self.start.any()):
+            self.start.copy_(torch.stack([self.taken(model, name, smooth=True) for name, _ in self.limits.items()]))
+        ends = torch.tensor([limit * (1 - margin) for _, limit in self.limits.items()], device=self.aim.device)
+        floors = torch.tensor([self.floor(model, name) for name, _ in self.limits.items()], device=self.aim.device)
+        ends = torch.maximum(ends, (1 + ROOM) * floors)
+        self.aim.copy_(self.start + (ends - self.start).clamp_max(0) * share)
+
+    def floor(self, model: nn.Module, name: str) -> float:
+        """Return the bytes that a limit counts at the narrowest derived widths: ternary rows, inputs of 2 bits."""
+        weights = self.base_nbytes + sum(layer.weight.numel() for layer, _ in weights_of(model).values()) * 1.6 / 8
+        sizes = self.rules.sizes
+        inputs = sizes.nbits(dict.fromkeys(sizes.counts, 2.0), self.rules.counting) / 8
+        return {"weights": weights, "activations": inputs, "both": weights + inputs}[name]
+
+    def taken(self, model: nn.Module, name: str, *, smooth: bool = False) -> Tensor:
+        """Return the bytes that a limit counts, float32 (), as derived or smooth widths tell; differentiable."""
         if name == "weights":
-            return self.weight_nbytes(model)
+            return self.weight_nbytes(model, smooth=smooth)
         if name == "activations":
-            return self.activation_nbytes(model)
-        return self.weight_nbytes(model) + self.activation_nbytes(model)
+            return self.activation_nbytes(model, smooth=smooth)
+        return self.weight_nbytes(model, smooth=smooth) + self.activation_nbytes(model, smooth=smooth)
 
-    def weight_nbytes(self, model: nn.Module) -> Tensor:
+    def weight_nbytes(self, model: nn.Module, *, smooth: bool = False) -> Tensor:
         """Return the bytes of codes at derived widths, and of what is beside them; rows not rounded up to bytes."""
         bits = [
-            stored_bits(quantizer.bits()).sum() * (layer.weight.numel() / max(len(quantizer.level), 1))
+            stored_bits(quantizer.bits(smooth=smooth)).sum() * (layer.weight.numel() / max(len(quantizer.level), 1))
             for layer, quantizer in weights_of(model).values()
         ]
         return torch.stack(bits).sum() / 8 + self.base_nbytes
 
-    def activation_nbytes(self, model: nn.Module) -> Tensor:
+    def activation_nbytes(self, model: nn.Module, *, smooth: bool = False) -> Tensor:
         """Return the bytes of one sample's quantized inputs at derived widths."""
         sizes = self.rules.sizes
-        found = {path: quantizer.bits() * sizes.counts[path] for path, quantizer in inputs_of(model).items()}
+        found = {
+            path: quantizer.bits(smooth=smooth) * sizes.counts[path] for path, quantizer in inputs_of(model).items()
+        }
         if not found:
             return torch.zeros(())
         if self.rules.counting == "sum":

@@ -44,21 +44,17 @@ class SquaredHinge:
 class AugmentedLagrangian:
     """``(relu(mu + rho c)**2 - mu**2) / (2 rho)`` with ``c = (S - T) / T``, summed over limits.
 
-    In relative units one stiffness serves every network. ``mu`` and ``rho`` are the ledger's, and :class:`Keep` moves
-    them.
-
-    Attributes:
-        margin: ``T`` is the limit less this share.
+    In relative units one stiffness serves every network. ``mu``, ``rho`` and the aim ``T`` are the ledger's;
+    :class:`Keep` moves the former two, the latter glides from what the network takes to its limit, so that the price of
+    a byte stays near the one at which as many rows want to widen as to narrow, and rows part from each other.
 
     Source: Nocedal and Wright 2006, Numerical Optimization, section 17.4.
     """
 
-    margin: float = 0.0
-
     def __call__(self, model: nn.Module) -> Tensor:
         """Return the penalty, float32 ()."""
         ledger = Ledger.of(model)
-        mu, rho, over = ledger.multiplier, ledger.stiffness, ledger.over(model, self.margin)
+        mu, rho, over = ledger.multiplier, ledger.stiffness, ledger.over(model)
         return (((mu + rho * over).clamp_min(0).square() - mu.square()) / (2 * rho)).sum()
 
 
@@ -71,12 +67,12 @@ class Keep:
 
     Attributes:
         every: the optimizer steps at each so-manieth step.
-        margin: as the penalty's; None: no multipliers.
+        multipliers: whether there are any.
         patience: how many updates are waited for.
     """
 
     every: int
-    margin: float | None = None
+    multipliers: bool = False
     patience: int = 20
 
     @torch.no_grad()
@@ -86,10 +82,10 @@ class Keep:
             return
         for quantizer in learned_grids(model):
             quantizer.project()
-        if self.margin is None:
+        if not self.multipliers:
             return
         ledger = Ledger.of(model)
-        over = ledger.over(model, self.margin)
+        over = ledger.over(model)
         ledger.multiplier.add_(ledger.stiffness * over).clamp_(min=0)
         if ((progress.step + 1) // self.every) % self.patience == 0:
             slow = (over > 0) & (over > 0.9 * ledger.excess)

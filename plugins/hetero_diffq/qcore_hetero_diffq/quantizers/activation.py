@@ -101,9 +101,13 @@ class Activation(LearnedGrid):
         y = rounded(flat, step, range, self.grid(), self.config.surrogate, delta, self)
         return y.reshape(x.shape).to(x.dtype)
 
-    def bits(self) -> Tensor:
-        """Return the width, float32 (), with the gradients of the paper while it is derived."""
-        derived = derived_bits(self.steps(), self.ranges(), signed=self.is_signed, least=LEAST_BITS).squeeze()
+    def bits(self, *, smooth: bool = False) -> Tensor:
+        """Return the width, float32 (), with the gradients of the paper while it is derived.
+
+        With ``smooth`` a derived width is the real number before it is rounded up.
+        """
+        step, range = self.steps(), self.ranges()
+        derived = derived_bits(step, range, signed=self.is_signed, least=LEAST_BITS, smooth=smooth).squeeze()
         return torch.where(self.level[0] > 0, self.level[0].to(torch.float32), derived)
 
     def scheme(self) -> ActivationScheme | None:

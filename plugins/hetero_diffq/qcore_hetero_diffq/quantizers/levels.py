@@ -29,6 +29,6 @@ def row_nbytes(level: int, cols: int) -> int:
 def stored_bits(bits: Tensor) -> Tensor:
     """Return the bits that a code of ``bits``, float32, takes: three values are packed in 1.6, not in 2.
 
-    Differentiable as ``bits`` is.
+    Between 2 and 3 it is the line from 1.6 to 3; differentiable as ``bits`` is.
     """
-    return bits - (bits.detach() == TERNARY).to(bits.dtype) * (TERNARY - _TRIT_BITS)
+    return torch.where(bits < TERNARY, bits, bits - (TERNARY - _TRIT_BITS) * (TERNARY + 1 - bits).clamp(0, 1))

@@ -74,16 +74,19 @@ def rounded(
     return cast(Tensor, _Rounded.apply(x, step, range, grid, surrogate, delta, own))  # type: ignore[no-untyped-call]
 
 
-def derived_bits(step: Tensor, range: Tensor, *, signed: bool | Tensor, least: int) -> Tensor:
+def derived_bits(step: Tensor, range: Tensor, *, signed: bool | Tensor, least: int, smooth: bool = False) -> Tensor:
     """Return ``max(ceil(log2(L + 1)) + signed, least)`` with ``L = round(r / d)``, float32 like ``step``.
 
     Straight through both roundings::
 
         db/dr = 1 / (ln 2 d (L + 1))        db/dd = -(r / d**2) / (ln 2 (L + 1))
 
-    and 0 where ``least`` is above.
+    and 0 where ``least`` is above. With ``smooth`` nothing is rounded: ``max(log2(r / d + 1) + signed, least)``.
     """
     ratio = range / step
+    if smooth:
+        width = torch.log2(ratio + 1)
+        return (width + torch.as_tensor(signed, dtype=width.dtype, device=width.device)).clamp_min(least)
     levels = ratio + (ratio.round() - ratio).detach()
     log = torch.log2(levels + 1)
     width = log + (log.ceil() - log).detach()

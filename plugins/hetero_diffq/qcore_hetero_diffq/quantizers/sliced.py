@@ -92,9 +92,12 @@ class Sliced(LearnedGrid):
         y = rounded(self._slices(rows), step, range, self.grid(), surrogate, delta, self)
         return self._rows(y, rows.shape).reshape(x.shape).to(x.dtype)
 
-    def bits(self) -> Tensor:
-        """Return the width of each row, float32 (rows or 1,), with the gradients of the paper while it is derived."""
-        derived = derived_bits(self.steps(), self.ranges(), signed=True, least=TERNARY).amax(dim=1)
+    def bits(self, *, smooth: bool = False) -> Tensor:
+        """Return the width of each row, float32 (rows or 1,), with the gradients of the paper while it is derived.
+
+        With ``smooth`` a derived width is the real number before it is rounded up.
+        """
+        derived = derived_bits(self.steps(), self.ranges(), signed=True, least=TERNARY, smooth=smooth).amax(dim=1)
         return torch.where(self.level > 0, self.level.to(torch.float32), derived)
 
     @torch.no_grad()

@@ -29,7 +29,7 @@ class ActivationSizes:
     """Numbers a sample in each quantized input, and when they live.
 
     Attributes:
-        counts: numbers of each layer's input, by its path, in the order in which layers run.
+        counts: numbers of each layer's input, by its path, in the order in which layers run; 0 where one does not.
         together: sets of paths whose inputs are in memory at the same time, those only that no other set holds. An
             input lives from the operation that makes it to the last that reads it, a residual addition included.
     """
@@ -68,6 +68,7 @@ def trace_inputs(model: nn.Module, sample: Tensor) -> ActivationSizes:
             model(sample)
     samples = max(len(sample), 1)
     counts = {path: max(x.numel() // samples for x in tensors) for path, tensors in clock.inputs.items()}
+    counts |= {path: 0 for path in paths.values() if path not in counts}
     return ActivationSizes(counts, clock.together())
 
 

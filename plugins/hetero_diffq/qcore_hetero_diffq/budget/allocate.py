@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,13 @@ import qcore
 from qcore_hetero_diffq.budget.candidates import Candidates, weight_candidates
 from qcore_hetero_diffq.budget.frontier import Frontier, layer_frontier
 from qcore_hetero_diffq.budget.knapsack import choose
+from qcore_hetero_diffq.budget.ledger import Limits
 from qcore_hetero_diffq.network import inputs_of, weights_of
 from qcore_hetero_diffq.quantizers.levels import LEVELS, largest_codes, row_nbytes
 from qcore_hetero_diffq.quantizers.losses import ACTIVATION_LEVELS, RATIOS
 
 if TYPE_CHECKING:
-    from qcore_hetero_diffq.budget.ledger import Limits, Rules, Usage
+    from qcore_hetero_diffq.budget.ledger import Rules, Usage
     from qcore_hetero_diffq.quantizers.activation import Activation
     from qcore_hetero_diffq.quantizers.sliced import Sliced
 
@@ -44,11 +46,13 @@ class Allocation:
         weights: path to (levels, int64 (rows or 1,); steps, float32 (rows or 1, groups or 1)).
         inputs: path to (level; range, float32 (1, 1)).
         loss: second-order estimate of what they cost.
+        nbytes: estimate of what each limit of :class:`Limits` counts.
     """
 
     weights: dict[str, tuple[Tensor, Tensor]]
     inputs: dict[str, tuple[int, Tensor]]
     loss: float
+    nbytes: dict[str, float]
 
     def apply(self, model: nn.Module) -> None:
         """Let the widths of ``model`` stand still at these."""
@@ -111,12 +115,13 @@ class Search:
         """
         self.candidates = {path: self._candidates(path) for path in weights_of(self.model)} if self.free_weights else {}
         self.input_losses = (
-            {path: self._input_losses(quantizer) for path, quantizer in inputs_of(self.model).items()}
+            {path: self._input_losses(path, quantizer) for path, quantizer in inputs_of(self.model).items()}
             if self.free_inputs
             else {}
         )
         self.widths = {path: quantizer.row_bits() for path, (_, quantizer) in weights_of(self.model).items()}
         self.input_widths = {path: int(quantizer.bits().detach()) for path, quantizer in inputs_of(self.model).items()}
+        self.ranges = {path: quantizer.ranges().detach().clone() for path, quantizer in inputs_of(self.model).items()}
         least = self.smallest()
         if least.exceeds(self.limits):
             return None
@@ -128,8 +133,9 @@ class Search:
                 path: _no_gain_above(losses, self.input_levels, self.input_widths[path] + step)
                 for path, losses in all_losses.items()
             }
-            base = least.weights - sum(float(f.costs[0]) for f in self.frontiers.values()) if self.frontiers else 0.0
-            closer = self._closing_in(base)
+            cheapest = sum(float(frontier.costs[0]) for frontier in self.frontiers.values())
+            self.base = least.weights - cheapest if self.frontiers else 0.0
+            closer = self._closing_in()
             found = closer or found
             if closer is not None and self._is_spent(self.rules.usage(self.model)):
                 break
@@ -141,26 +147,42 @@ class Search:
     def _is_spent(self, usage: Usage) -> bool:
         return all(limit - usage.of(name) <= SPENT * limit for name, limit in self.limits.items())
 
-    def _closing_in(self, base: float) -> Allocation | None:
-        limits, best = self.limits, None
-        for _ in range(ATTEMPTS):
-            found = self._solve(limits, base)
+    def _closing_in(self) -> Allocation | None:
+        limits, best, tried, over = self.limits, None, set[Limits](), 0
+        while limits not in tried and (len(tried) < ATTEMPTS or best is None):
+            tried.add(limits)
+            found = self._solve(limits)
             if found is None:
                 break
             found.apply(self.model)
             usage = self.rules.usage(self.model)
-            if not usage.exceeds(self.limits) and (best is None or found.loss < best.loss):
+            fits = not usage.exceeds(self.limits)
+            if fits and (best is None or found.loss < best.loss):
                 best = found
-            change = {name: limit - usage.of(name) for name, limit in self.limits.items()}
-            if all(0 <= change[name] <= CLOSE * limit for name, limit in self.limits.items()):
+            left = {name: limit - usage.of(name) for name, limit in self.limits.items()}
+            if all(0 <= left[name] <= CLOSE * limit for name, limit in self.limits.items()):
                 break
-            moved = {name: max(0, getattr(limits, name) + left) for name, left in change.items()}
-            if replace(limits, **moved) == limits:
-                break
-            limits = replace(limits, **moved)
+            over = 0 if fits else over + 1
+            limits = self._moved(limits, found, left, over)
         if best is not None:
             best.apply(self.model)
         return best
+
+    def _moved(self, limits: Limits, found: Allocation, left: dict[str, int], over: int) -> Limits:
+        """Return limits by which what was ``found`` would have come out right; what is too large is not found again.
+
+        Args:
+            limits: by which it was found.
+            found: the choice.
+            left: bytes that it leaves of each limit.
+            over: how many choices in a row were too large: they are left behind ever faster.
+        """
+        moved = {}
+        for name, nbytes in left.items():
+            moved[name] = getattr(limits, name) + nbytes * (1 << max(0, over - 1))
+            if nbytes < 0:
+                moved[name] = min(moved[name], math.ceil(found.nbytes[name]) - 1)
+        return replace(limits, **{name: max(0, limit) for name, limit in moved.items()})
 
     def _lowest(self) -> Allocation:
         weights = {
@@ -168,19 +190,19 @@ class Search:
             for path, c in self.candidates.items()
         }
         inputs = {path: self._input(path, 0) for path in self.input_losses}
-        found = Allocation(weights, inputs, np.inf)
+        found = Allocation(weights, inputs, np.inf, {})
         found.apply(self.model)
         return found
 
-    def _solve(self, limits: Limits, base: float) -> Allocation | None:
+    def _solve(self, limits: Limits) -> Allocation | None:
         """Return the choice of least loss by estimated costs; None if none fits."""
         if limits.both is None:
-            weights = self._solve_weights(None if limits.weights is None else limits.weights - base)
+            weights = self._solve_weights(None if limits.weights is None else limits.weights - self.base)
             inputs = self._solve_inputs(limits.activations)
         elif self.rules.counting == "sum":
-            return self._solve_together(limits.both - base)
+            return self._solve_together(limits.both - self.base)
         else:
-            return self._solve_apart(limits.both - base)
+            return self._solve_apart(limits.both - self.base)
         return None if weights is None or inputs is None else self._allocation(weights, inputs)
 
     def _solve_weights(self, capacity: float | None) -> dict[str, int] | None:
@@ -257,7 +279,11 @@ class Search:
         loss = sum(float(self.frontiers[path].losses[i]) for path, i in weights.items())
         loss += sum(float(self.input_losses[path][i].min()) for path, i in inputs.items())
         chosen = {path: self._rows(path, self.frontiers[path], i) for path, i in weights.items()}
-        return Allocation(chosen, {path: self._input(path, i) for path, i in inputs.items()}, loss)
+        taken, of_inputs = self.base + sum(float(self.frontiers[path].costs[i]) for path, i in weights.items()), 0.0
+        if inputs:
+            of_inputs = self._taken(inputs)
+        nbytes = {"weights": taken, "activations": of_inputs, "both": taken + of_inputs}
+        return Allocation(chosen, {path: self._input(path, i) for path, i in inputs.items()}, loss, nbytes)
 
     def _rows(self, path: str, frontier: Frontier, index: int) -> tuple[Tensor, Tensor]:
         candidates = self.candidates[path]
@@ -267,16 +293,22 @@ class Search:
 
     def _input(self, path: str, index: int) -> tuple[int, Tensor]:
         ratio = RATIOS[int(self.input_losses[path][index].argmin())]
-        return self.input_levels[index], inputs_of(self.model)[path].ranges().detach() * ratio
+        return self.input_levels[index], self.ranges[path] * ratio
 
     def _candidates(self, path: str) -> Candidates:
         layer, quantizer = weights_of(self.model)[path]
         return weight_candidates(quantizer.slices(layer.weight.detach()), quantizer.ranges().detach(), self.levels)
 
-    def _input_losses(self, quantizer: Activation) -> np.ndarray:
+    def _input_losses(self, path: str, quantizer: Activation) -> np.ndarray:
+        """Return what each width and share of the range costs, float64 (input levels, ratios).
+
+        Without any gradient noted: the variance of a rounding, for each number the same.
+        """
+        if not float(quantizer.seen):
+            errors = 4.0 ** -np.asarray(self.input_levels, dtype=np.float64) * self.rules.sizes.counts[path]
+            return np.repeat(errors[:, None], len(RATIOS), axis=1)
         rows = [ACTIVATION_LEVELS.index(level) for level in self.input_levels]
-        found = (quantizer.losses / quantizer.seen.clamp_min(1e-12)).double().cpu().numpy()
-        return found[rows]
+        return (quantizer.losses / quantizer.seen).double().cpu().numpy()[rows]
 
     def _frontier(self, path: str, sortable: bool, step: int) -> Frontier:
         layer, quantizer = weights_of(self.model)[path]

@@ -49,17 +49,17 @@ def weight_candidates(slices: Tensor, learned: Tensor, levels: tuple[int, ...]) 
 
 def _binary(slices: Tensor) -> tuple[Tensor, Tensor]:
     step = slices.abs().mean(dim=-1, dtype=torch.float64).float().clamp_min(TINY)
-    error = (slices.abs() - step.unsqueeze(-1)).square().sum(dim=-1, dtype=torch.float64)
+    error = (slices.abs() - step.unsqueeze(-1)).double().square().sum(dim=-1)
     return step, error
 
 
 def _best(slices: Tensor, ranges: list[Tensor], level: int) -> tuple[Tensor, Tensor]:
     top = float(largest_codes(torch.tensor(level)))
-    best_step, best = torch.empty_like(ranges[0]), torch.full_like(ranges[0], torch.inf, dtype=torch.float64)
+    best_step, best = ranges[0] / top, torch.full_like(ranges[0], torch.inf, dtype=torch.float64)
     for range in ranges:
         step = (range / top).clamp_min(TINY)
         codes = (slices * step.reciprocal().unsqueeze(-1)).round_().clamp_(-top, top)
-        error = codes.mul_(step.unsqueeze(-1)).sub_(slices).square_().sum(dim=-1, dtype=torch.float64)
+        error = codes.mul_(step.unsqueeze(-1)).sub_(slices).double().square_().sum(dim=-1)
         better = error < best
         best_step, best = torch.where(better, step, best_step), torch.where(better, error, best)
     return best_step, best

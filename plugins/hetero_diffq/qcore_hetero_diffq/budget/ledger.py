@@ -80,6 +80,9 @@ class Rules:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     registry: Registry | None = None
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Rules:
+        return self  # nothing in it changes, and a registry holds all plugins
+
     def usage(self, model: nn.Module) -> Usage:
         """Return what ``model`` takes; its file is made to see."""
         if self.count_metadata:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 
 __all__ = ["Budget", "format_nbytes", "parse_budget"]
 
@@ -39,13 +40,14 @@ def parse_budget(text: str) -> Budget:
     """
     match = _SIZE.fullmatch(text.strip())
     unit = match[2].lower() if match else ""
-    if match is None or (unit not in _UNITS and unit not in ("bit", "bits")) or float(match[1]) <= 0:
-        known = "120KB, 1.5MB, 70KiB, 65536B or, in mean bits a number, 3bit"
-        raise ValueError(f"a budget is written like {known}, not {text!r}")
-    number = float(match[1])
+    number = Fraction(match[1]) * _UNITS.get(unit, 1) if match else Fraction(0)
+    known = unit in _UNITS and number >= 1 or unit in ("bit", "bits") and number > 0
+    if match is None or not known:
+        examples = "120KB, 1.5MB, 70KiB, 65536B or, in mean bits a number, 3bit"
+        raise ValueError(f"a budget is written like {examples}, not {text!r}")
     if unit in _UNITS:
-        return Budget(text, nbytes=int(number * _UNITS[unit]))
-    return Budget(text, bits=number)
+        return Budget(text, nbytes=int(number))
+    return Budget(text, bits=float(number))
 
 
 def format_nbytes(nbytes: int) -> str:

@@ -20,7 +20,7 @@ __all__ = ["LEAST_BITS", "Activation"]
 
 LEAST_BITS = 2
 NEGATIVE = -1e-6
-"""Values below this make a tensor signed."""
+"""Values below this share of the largest magnitude make a tensor signed."""
 MEMORY = 0.9
 """Share of the running means that a new batch leaves."""
 
@@ -148,7 +148,7 @@ class Activation(LearnedGrid):
 
     def watch(self, gradient: Tensor, x: Tensor) -> None:
         """Take note of what each width would cost."""
-        if self.watching:
+        if self.watching and x.numel():
             found = width_losses(gradient, x, self.ranges().detach(), self._samples, signed=self.look("is_signed"))
             self.losses.lerp_(found, 1 - MEMORY)
             self.seen.lerp_(torch.ones_like(self.seen), 1 - MEMORY)
@@ -181,7 +181,8 @@ class Activation(LearnedGrid):
             return
         values = x.detach().to(torch.float32)
         found = _percentile(values.abs().flatten(), self.config.percentile)
-        negative = (values.amin() < NEGATIVE).to(torch.float32)
+        low, high = values.aminmax()
+        negative = (low < NEGATIVE * torch.maximum(-low, high)).to(torch.float32)
         if distributed.is_available() and distributed.is_initialized():
             both = torch.stack([found, negative])
             distributed.all_reduce(both)

@@ -42,7 +42,10 @@ class LearnedGrid(Quantizer):
         self.register_buffer("level", torch.empty(0, dtype=torch.int64))
         self.generator: torch.Generator | None = None
         self.watching = False
-        self._looked: dict[str, tuple[tuple[int, int], Any]] = {}
+        self._looked: dict[str, tuple[Tensor, int, Any]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_looked": {}}  # a copy has tensors of its own
 
     def generator_on(self, device: torch.device) -> torch.Generator:
         """Return the generator, on ``device``."""
@@ -56,10 +59,11 @@ class LearnedGrid(Quantizer):
         tensor = cast(Tensor, getattr(self, name))
         if tensor.is_inference():  # such a tensor does not tell whether it was changed
             return tensor.tolist()
-        state = (id(tensor), tensor._version)
-        if self._looked.get(name, ((0, 0), None))[0] != state:
-            self._looked[name] = (state, tensor.tolist())
-        return self._looked[name][1]
+        seen = self._looked.get(name)
+        if seen is None or seen[0] is not tensor or seen[1] != tensor._version:
+            # The tensor is kept, as its id would be another's once it is gone.
+            self._looked[name] = seen = (tensor, tensor._version, tensor.tolist())
+        return seen[2]
 
     def steps(self) -> Tensor:
         """Return the step sizes, float32 like ``step``, differentiable."""
@@ -100,7 +104,9 @@ class LearnedGrid(Quantizer):
         return LARGEST_CODE
 
     def clip_gradients(self) -> None:
-        """Clip the gradients of step and range to the step's size, as the paper does; with ``learn="linear"``."""
+        """Clip the gradients of step and range to the step's size, as the paper does; only with ``learn="linear"``."""
+        if self.config.learn == "log":
+            return
         limit = self.steps().detach()
         for parameter in (self.step, self.range):
             if parameter.grad is not None:

@@ -29,6 +29,7 @@ def row_nbytes(level: int, cols: int) -> int:
 def stored_bits(bits: Tensor) -> Tensor:
     """Return the bits that a code of ``bits``, float32, takes: three values are packed in 1.6, not in 2.
 
-    Between 2 and 3 it is the line from 1.6 to 3; differentiable as ``bits`` is.
+    Between 2 and 3 it is the line from 1.6 to 3; the gradient is that of ``bits``.
     """
-    return torch.where(bits < TERNARY, bits, bits - (TERNARY - _TRIT_BITS) * (TERNARY + 1 - bits).clamp(0, 1))
+    saved = (TERNARY - _TRIT_BITS) * (TERNARY + 1 - bits.detach()).clamp(0, 1)
+    return bits - saved.masked_fill(bits.detach() < TERNARY, 0)

@@ -32,7 +32,7 @@ def width_losses(gradient: Tensor, x: Tensor, range: Tensor, samples: int, *, si
     """
     stride = max(1, x.numel() // SAMPLED)
     values, weight = x.reshape(-1)[::stride], (gradient.reshape(-1)[::stride] * samples).square()
-    factor = 0.5 * x.numel() / (samples * max(values.numel(), 1))
+    factor = 0.5 * x.numel() / max(samples * values.numel(), 1)
     found = torch.zeros(CANDIDATES, device=x.device)
     for i, level in enumerate(ACTIVATION_LEVELS):
         top = float((1 << (level - int(signed))) - 1)

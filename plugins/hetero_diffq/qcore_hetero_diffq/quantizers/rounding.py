@@ -65,7 +65,7 @@ def rounded(
         dL/dx = g m 1[|z| <= R]                       (unsigned: 1[0 <= z <= R])
         dL/dd = sum of g (code - m z')                r of its own
                 sum of g (code - m z' 1[|z| <= R])    r = high * d
-        dL/dr = sum of g m sign(x) 1[|z| > R]         r of its own; else 0
+        dL/dr = sum of g m sign(x) 1[|z| > R]         r of its own; else 0   (unsigned: sum of g m 1[z > R])
 
     A binary slice has ``dL/dx = g`` and ``dL/dd = sum of g code``.
 
@@ -119,7 +119,7 @@ class _Rounded(torch.autograd.Function):
             terms = gradient * codes - torch.where(inside | ~grid.fixed, scaled, 0.0) * clamped
             dstep = _summed(terms)
         if ctx.needs_input_grad[2]:
-            drange = _summed((scaled - dx) * x.sign()).masked_fill(grid.fixed, 0)
+            drange = _summed((scaled - dx) * clamped.sign()).masked_fill(grid.fixed, 0)
         return dx, dstep, drange, None, None, None, None
 
 

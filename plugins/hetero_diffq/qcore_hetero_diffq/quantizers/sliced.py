@@ -37,8 +37,8 @@ class Sliced(LearnedGrid):
     learned. Levels begin at 1: binary, ``code = sign(x)``.
 
     Attributes:
-        sensitivity: float32 (rows,), a buffer that is not saved: running mean over steps of the mean squared gradient
-            of a row's weights.
+        sensitivity: float32 (rows or 1,), a buffer that is not saved: running mean over steps of the mean squared
+            gradient of the weights that share a width.
         seen: float32 (), likewise: how much of the running mean is filled.
 
     Source: Schaefer et al., WACV 2024, arXiv:2206.07741; Uhlich et al. 2020, arXiv:1905.11452. Binary and ternary are
@@ -68,7 +68,7 @@ class Sliced(LearnedGrid):
         found = torch.maximum((mean - SIGMAS * sigma).abs(), (mean + SIGMAS * sigma).abs()).float().squeeze(-1)
         found = torch.where(found > 0, found, torch.ones_like(found)).clamp(*self.config.range_limits)
         self.set_grid(found / float(2 ** (self.config.bits - 1) - 1), found)
-        self.sensitivity = torch.zeros(rows.shape[0], device=x.device)
+        self.sensitivity = torch.zeros(len(self.level), device=x.device)
         self.seen = torch.zeros((), device=x.device)
 
     def encode(self, x: Tensor) -> Encoded:
@@ -87,6 +87,7 @@ class Sliced(LearnedGrid):
         check_finite(x, self.tensor_name)
         rows = x.to(torch.float32)
         rows = rows.flatten(1) if x.dim() > 1 else rows.reshape(1, -1)
+        self._elements = rows.numel()
         step, range = self.steps().unsqueeze(-1), self.ranges().unsqueeze(-1)
         surrogate, delta = self.config.surrogate, self.config.delta
         y = rounded(self._slices(rows), step, range, self.grid(), surrogate, delta, self)
@@ -116,9 +117,11 @@ class Sliced(LearnedGrid):
         return Grid(step, step.clamp_min(TINY).reciprocal(), range, high, -high, fixed, binary)
 
     def watch(self, gradient: Tensor, x: Tensor) -> None:
-        """Take note of the squared gradient of each row."""
-        if self.watching:
-            squares = gradient.square().reshape(len(self.sensitivity), -1).mean(dim=1)
+        """Take note of the mean squared gradient of what shares a width; what fills up the last group has none."""
+        if self.watching and self._elements:
+            if len(self.sensitivity) != len(self.level):  # it was loaded, not initialized
+                self.sensitivity = torch.zeros(len(self.level), device=x.device)
+            squares = gradient.square().sum(dim=(1, 2)) / (self._elements / len(self.level))
             self.sensitivity.lerp_(squares, 1 - MEMORY)
             self.seen.lerp_(torch.ones_like(self.seen), 1 - MEMORY)
 

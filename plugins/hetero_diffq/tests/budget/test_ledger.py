@@ -97,12 +97,14 @@ def test_gradients_of_the_size_are_elements_times_those_of_bits(net: Make) -> No
         torch.testing.assert_close(mine, quantizer.step.grad * layer.weight[0].numel() / 8)
 
 
-def test_over_is_relative_to_the_limit_less_its_margin(net: Make) -> None:
+def test_over_is_relative_to_the_aim_and_smooth(net: Make) -> None:
     found = net("mlp", 8)
     ledger = ledger_of(found, base=100, weights=1000, activations=10)
-    taken = [float(ledger.taken(found.model, name).detach()) for name in ("weights", "activations")]
-    expected = [taken[0] / 950 - 1, taken[1] / 9.5 - 1]
-    assert ledger.over(found.model, 0.05).tolist() == pytest.approx(expected, rel=1e-4)
+    taken = [float(ledger.taken(found.model, name, smooth=True).detach()) for name in ("weights", "activations")]
+    assert ledger.over(found.model).tolist() == pytest.approx([taken[0] / 1000 - 1, taken[1] / 10 - 1], rel=1e-4)
+    ledger.aim.copy_(torch.tensor([500.0, 5.0]))
+    assert ledger.over(found.model).tolist() == pytest.approx([taken[0] / 500 - 1, taken[1] / 5 - 1], rel=1e-4)
+    assert taken[0] <= float(ledger.taken(found.model, "weights").detach())
 
 
 def test_both_are_their_sum(net: Make) -> None:

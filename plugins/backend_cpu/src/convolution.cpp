@@ -14,6 +14,7 @@ constexpr int64_t IMAGE_NBYTES = 1 << 23;     // of coded images held at once
 constexpr int64_t PLANES = 16;                // channels coded at once
 constexpr int64_t SLACK = 64;                 // vectors read a little past the last code
 constexpr int64_t SHORT = 16;                 // bytes that are copied faster than counted
+constexpr int64_t HELD = 8192;                // floats of a task of a depthwise convolution
 constexpr int64_t WORTH_A_THREAD = 1 << 21;   // products below which a woken thread comes too late to help
 
 // Floats that outputs go to: those of all pixels of an image, or those from pixel `first` on.
@@ -29,13 +30,17 @@ struct Convolution {
   const Geometry& g;
   const Layout layout;
   const int64_t padded_height, padded_width, group_channels;
+  std::vector<ptrdiff_t> taps;  // of a depthwise convolution: bytes from a window's start
 
   Convolution(const Machine& m, const std::vector<const uint8_t*>& b, const Geometry& geometry, Layout l)
       : machine(m), blocks(b), g(geometry), layout(l), padded_height(g.height + 2 * g.padding_height),
-        padded_width(g.width + 2 * g.padding_width), group_channels(g.channels / int64_t(b.size())) {}
+        padded_width(g.width + 2 * g.padding_width), group_channels(g.channels / groups()) {
+    if (depthwise()) find_taps();
+  }
 
   const Header& header() const { return header_of(blocks[0]); }
-  int64_t groups() const { return int64_t(blocks.size()); }
+  bool depthwise() const { return header().depthwise; }
+  int64_t groups() const { return depthwise() ? g.channels : int64_t(blocks.size()); }
   int64_t image_nbytes() const { return padded_height * padded_width * g.channels; }
   int64_t image_pixels() const { return padded_height * padded_width; }
   int64_t pixels() const { return g.out_height * g.out_width; }
@@ -50,7 +55,8 @@ struct Convolution {
   // Pixels of a task: whole rows of the output if windows are read in place.
   int64_t tile() const {
     if (in_place()) return g.out_width * (g.out_width < TILE ? TILE / g.out_width : 1);
-    const int64_t tiles = (pixels() + TILE - 1) / TILE;
+    const int64_t fit = HELD / g.channels < 8 ? 8 : HELD / g.channels, most = depthwise() ? fit : TILE;
+    const int64_t tiles = (pixels() + most - 1) / most;
     return (pixels() + tiles - 1) / tiles;
   }
 
@@ -190,12 +196,47 @@ struct Convolution {
     }
   }
 
+  void find_taps() {
+    for (int64_t i = 0; i < g.kernel_height; ++i) {
+      for (int64_t j = 0; j < g.kernel_width; ++j) {
+        taps.push_back((i * g.dilation_height * padded_width + j * g.dilation_width) * g.channels);
+      }
+    }
+    if (taps.size() % 2) taps.push_back(taps.back());
+  }
+
+  // y (count, channels) of the pixels from `first` on.
+  void run_lines(const int8_t* image, const Token& token, int64_t first, int64_t count, float* y) const {
+    const Header& h = header();
+    const uint8_t* block = blocks[0];
+    const Bucket& b = h.bucket[0];
+    DepthwiseLine line{nullptr, g.stride_width * g.channels, taps.data(), int(taps.size() / 2),
+                       at<int16_t>(block, b.data), at<int32_t>(block, b.sum), at<float>(block, b.scale),
+                       at<float>(block, b.bias), g.channels, depthwise_padded(h), token.scale, token.shift, 0, y};
+    for (int64_t start = first; start < first + count; start += line.pixels, line.y += line.pixels * g.channels) {
+      const int64_t left = g.out_width - start % g.out_width, rest = first + count - start;
+      line.pixels = left < rest ? left : rest;
+      line.x = image + corner(start) * g.channels;
+      machine.depthwise(line);
+    }
+  }
+
+  void run_depthwise(const int8_t* image, const Token& token, int64_t first, int64_t count, const Place& to) const {
+    if (to.layout == Layout::channels_last) {
+      return run_lines(image, token, first, count, to.y + (first - to.first) * g.channels);
+    }
+    float* y = held(count);
+    run_lines(image, token, first, count, y);
+    machine.rows->transpose(y, g.channels, int(count), int(g.channels), to.y + first - to.first, pixels());
+  }
+
   // `count` pixels of image `index`, from pixel `first` on.
   void run_pixels(const int8_t* image, const int32_t* sums, const Token& token, int64_t index, int64_t first,
                   int64_t count, const Target& to) const {
     const Place place = to.over ? Place{held(count), first, Layout::channels_last}
                                 : Place{to.y + index * g.out_channels * pixels(), 0, layout};
-    if (in_place()) run_in_place(image, sums, token, first, count, place);
+    if (depthwise()) run_depthwise(image, token, first, count, place);
+    else if (in_place()) run_in_place(image, sums, token, first, count, place);
     else run_tile(image, sums, token, first, count, place);
     if (!to.over) return;
     bool nan = false;
@@ -216,7 +257,10 @@ void run_convolution(const Machine& machine, const std::vector<const uint8_t*>& 
   const Convolution c(machine, blocks, g, layout);
   const bool summed = c.groups() == 1;
   const int64_t fit = IMAGE_NBYTES / (c.image_nbytes() + 1) + 1, most = images < fit ? images : fit;
-  const auto held = allocate<int8_t>(most * c.image_nbytes() + SLACK);
+  const int64_t nbytes = most * c.image_nbytes() + SLACK;
+  Memory<int8_t> large;  // what no thread should keep
+  if (nbytes > 2 * IMAGE_NBYTES) large = allocate<int8_t>(nbytes);
+  int8_t* const held = large ? large.get() : scratch<Purpose::images>(nbytes);
   const auto tokens = allocate<Token>(most);
   const auto sums = allocate<int32_t>(summed ? most * c.image_pixels() : 0);
   const int64_t tile = c.tile(), tiles = tile ? (c.pixels() + tile - 1) / tile : 0;

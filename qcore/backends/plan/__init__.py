@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from qcore.lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from qcore.backends.plan.activations import Limit, Relu
     from qcore.backends.plan.base import Program, Shape, Step, Value
     from qcore.backends.plan.builder import Builder
     from qcore.backends.plan.layers import (
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
         Linear,
         MaxPool,
         PackedStep,
-        Relu,
         Rescaling,
         SpatialMean,
         Standardization,
@@ -46,6 +46,7 @@ __all__ = [
     "Experts",
     "Flatten",
     "LayerNorm",
+    "Limit",
     "Linear",
     "MaskedCopies",
     "MaxPool",
@@ -65,7 +66,7 @@ __all__ = [
 ]
 
 _HOMES = (
-    {"Add": "residual", "Builder": "builder"}
+    {"Add": "residual", "Builder": "builder", "Limit": "activations", "Relu": "activations"}
     | dict.fromkeys(("Program", "Shape", "Step", "Value"), "base")
     | dict.fromkeys(
         ("Choose", "Constant", "Disagreement", "Experts", "MaskedCopies", "Normalise", "PassMean", "Softmax", "Tilt"),

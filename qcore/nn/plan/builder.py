@@ -19,6 +19,7 @@ from qcore.backends.plan import (
     Experts,
     Flatten,
     LayerNorm,
+    Limit,
     Linear,
     MaskedCopies,
     MaxPool,
@@ -142,6 +143,10 @@ class PlanBuilder(Builder):
     def relu(self, x: Value) -> Value:
         """Add ``max(x, 0)``."""
         return self._add(Relu(*self._at(x)))
+
+    def limit(self, x: Value, top: float) -> Value:
+        """Add ``min(x, top)``; after a ReLU with a ``top`` of 6 it is a ReLU6."""
+        return self._add(Limit(*self._at(x), float(torch.tensor(top, dtype=torch.float32, device="cpu"))))
 
     def add(self, a: Value, b: Value) -> Value:
         """Add ``a + b``, of two values of one shape."""

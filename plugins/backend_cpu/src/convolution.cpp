@@ -52,6 +52,11 @@ struct Convolution {
            !header().wide;
   }
 
+  // Whether codes that are handed over can be read where they lie.
+  bool reads_source(const Source& from) const {
+    return from.bytes.codes && in_place() && !g.padding_height && !g.padding_width;
+  }
+
   // Pixels of a task: whole rows of the output if windows are read in place.
   int64_t tile() const {
     if (in_place()) return g.out_width * (g.out_width < TILE ? TILE / g.out_width : 1);
@@ -64,24 +69,30 @@ struct Convolution {
     return image + ((row + g.padding_height) * padded_width + g.padding_width) * g.channels;
   }
 
-  // Lay out the codes of an image as (height, width, channels) with its padding: the byte that stands for zero. `sums`:
-  // of each pixel.
-  Token take_image(const Source& from, int64_t index, int8_t* image, int32_t* sums) const {
+  // Lay out the codes of an image as (height, width, channels) with its padding: the byte that stands for zero.
+  Token take_image(const Source& from, int64_t index, int8_t* image) const {
     const int64_t n = g.channels * g.height * g.width;
-    const Token token = from.bytes.codes ? copy_image(from.bytes, index, image)
-                                         : encode_image(from.x + index * n, from.coded, index, image);
-    for (int64_t i = 0; sums && i < image_pixels(); ++i) sums[i] = pixel_sum(image + i * g.channels);
-    return token;
+    if (!from.bytes.codes) return encode_image(from.x + index * n, from.coded, index, image);
+    copy_image(from.bytes, index, image);
+    return token_of(from.bytes, index);
   }
 
-  Token copy_image(const Bytes& from, int64_t index, int8_t* image) const {
+  Token token_of(const Bytes& from, int64_t index) const {
+    const Coder c = fixed_coder(header().activation);
+    return {from.nan[index] ? std::numeric_limits<float>::quiet_NaN() : c.scale, c.step, c.shift};
+  }
+
+  void sum_pixels(const int8_t* image, int32_t* sums) const {
+    for (int64_t i = 0; i < image_pixels(); ++i) sums[i] = pixel_sum(image + i * g.channels);
+  }
+
+  void copy_image(const Bytes& from, int64_t index, int8_t* image) const {
     const Coder c = fixed_coder(header().activation);
     const int64_t n = g.width * g.channels;
     if (g.padding_height || g.padding_width) std::memset(image, -c.shift, size_t(image_nbytes()));
     for (int64_t i = 0; i < g.height; ++i) {
       std::memcpy(interior(image, i), from.codes + (index * g.height + i) * n, size_t(n));
     }
-    return {from.nan[index] ? std::numeric_limits<float>::quiet_NaN() : c.scale, c.step, c.shift};
   }
 
   Token encode_image(const float* x, const Coded* coded, int64_t index, int8_t* image) const {
@@ -255,9 +266,9 @@ struct Convolution {
 void run_convolution(const Machine& machine, const std::vector<const uint8_t*>& blocks, const Geometry& g,
                      const Source& from, int64_t images, const Target& to, int threads, Layout layout) {
   const Convolution c(machine, blocks, g, layout);
-  const bool summed = c.groups() == 1;
+  const bool summed = c.groups() == 1, source = c.reads_source(from);
   const int64_t fit = IMAGE_NBYTES / (c.image_nbytes() + 1) + 1, most = images < fit ? images : fit;
-  const int64_t nbytes = most * c.image_nbytes() + SLACK;
+  const int64_t nbytes = source ? 0 : most * c.image_nbytes() + SLACK;
   Memory<int8_t> large;  // what no thread should keep
   if (nbytes > 2 * IMAGE_NBYTES) large = allocate<int8_t>(nbytes);
   int8_t* const held = large ? large.get() : scratch<Purpose::images>(nbytes);
@@ -266,18 +277,22 @@ void run_convolution(const Machine& machine, const std::vector<const uint8_t*>& 
   const int64_t tile = c.tile(), tiles = tile ? (c.pixels() + tile - 1) / tile : 0;
   const int64_t work = g.out_channels * c.pixels() * c.header().cols * images;
   const int use = work < WORTH_A_THREAD ? 1 : threads;
-  auto image = [&](int64_t i) { return &held[size_t(i * c.image_nbytes())]; };
+  auto image = [&](int64_t index, int64_t i) {
+    return (source ? from.bytes.codes + index * c.image_nbytes() : held + i * c.image_nbytes());
+  };
   auto sums_of = [&](int64_t i) { return summed ? &sums[size_t(i * c.image_pixels())] : nullptr; };
   for (int64_t first = 0; first < images; first += most) {
     const int64_t n = images - first < most ? images - first : most;
     parallel_for(use, n, [&](int64_t i) {
-      tokens[size_t(i)] = c.take_image(from, first + i, image(i), sums_of(i));
+      tokens[size_t(i)] = source ? c.token_of(from.bytes, first + i)
+                                 : c.take_image(from, first + i, held + i * c.image_nbytes());
+      if (summed) c.sum_pixels(image(first + i, i), sums_of(i));
       if (to.over) to.nan[first + i] = 0;
     });
     parallel_for(use, n * tiles, [&](int64_t t) {
       const int64_t i = t / tiles, start = t % tiles * tile, left = c.pixels() - start;
       const int64_t count = left < tile ? left : tile;
-      c.run_pixels(image(i), sums_of(i), tokens[size_t(i)], first + i, start, count, to);
+      c.run_pixels(image(first + i, i), sums_of(i), tokens[size_t(i)], first + i, start, count, to);
     });
   }
 }

@@ -15,6 +15,7 @@ SCRIPTS = (
     ("packed_layers.py", "--cold", "--rounds", "9"),
     ("packed_layers.py", "--avx2", "--rounds", "7"),
     ("plan.py",),
+    ("mobilenet.py",),
     ("mixed_rows.py",),
     ("neighbour.py",),
     ("true4bit_epoch.py",),

@@ -204,7 +204,8 @@ def _packed_plans(backend: Backend) -> list[PlanProblem]:
     for layer in (given.to(_device(backend)) for given in packed_layers()):
         if backend.reject(layer.request) is None:
             kernel = backend.prepare(layer.request, QTensor.pack(layer.weight), layer.bias)
-            found += [packed_plan(layer, kernel, norm=norm) for norm in (False, True)]
+            for norm, limit in ((False, None), (True, None), (False, 0.5), (True, 0.5)):
+                found.append(packed_plan(layer, kernel, norm=norm, limit=limit))
     return found
 
 

@@ -50,6 +50,8 @@ WALKS: tuple[tuple[tuple[int, int, int, int], Conv2dShape], ...] = (
     ((5, 3, 1, 1), Conv2dShape()),
     ((6, 1, 3, 3), Conv2dShape((1, 1), (1, 1), (1, 1), 3)),
     ((2, 3, 2, 5), Conv2dShape((1, 2), (0, 2), (2, 1))),
+    ((7, 1, 3, 3), Conv2dShape((2, 2), (1, 1), (1, 1), 7)),
+    ((5, 1, 2, 3), Conv2dShape((1, 2), (2, 0), (2, 1), 5)),
 )
 
 

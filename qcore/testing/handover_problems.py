@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from qcore.backends import Kernel
-from qcore.backends.plan import BatchNorm, Flatten, MaxPool, PackedStep, Program, Relu, Step, Value
+from qcore.backends.plan import BatchNorm, Flatten, Limit, MaxPool, PackedStep, Program, Relu, Step, Value
 from qcore.nn.plan.fusion import fuse
 from qcore.tensor import ActivationScheme, Encoded
 from qcore.tensor.arithmetic import Conv2dShape
@@ -68,10 +68,10 @@ class _Chain:
         """Yield two convolutions with pools between them, and two linear layers."""
         inputs = self.x.shape[1] // walk.groups
         self.layer(coded_weight(encoding, bits, (CHANNELS, inputs, 3, 2), "row"), walk, norm=norm)
-        self.pool((3, 2), (1, 1), (1, 1), (1, 2)).layer(
+        self.limit(0.3).pool((3, 2), (1, 1), (1, 1), (1, 2)).layer(
             coded_weight(encoding, bits, (6, CHANNELS, 2, 2), "row"), WALKS[0]
         )
-        self.pool((2, 2), (2, 2), (0, 0), (1, 1)).relu().add(Flatten)
+        self.pool((2, 2), (2, 2), (0, 0), (1, 1)).relu().limit(0.2).add(Flatten)
         self.layer(coded_weight(encoding, bits, (17, self.values.shape[1]), "row"), norm=norm, relu=True)
         self.layer(coded_weight("int", torch.tensor([4, 8, 2]), (3, 17), "row"))
         yield from self.problem(f"{encoding} of {bits} bits, {tuple(walk)}{', batch norms' * norm}")
@@ -80,6 +80,7 @@ class _Chain:
         """Yield three linear layers; of tokens too."""
         for features, outputs in ((30, 65), (65, 13), (13, 4)):
             self.layer(coded_weight("int", 4, (outputs, features), "row"), relu=outputs == 65)
+            self.limit(0.6)
         yield from self.problem(f"rows of {tuple(self.x.shape[1:])}")
 
     def problem(self, name: str) -> Iterator[PlanProblem]:
@@ -115,6 +116,10 @@ class _Chain:
     def relu(self) -> _Chain:
         """Add a ReLU."""
         return self.add(Relu)
+
+    def limit(self, share: float) -> _Chain:
+        """Add a limit of some share of the largest magnitude."""
+        return self.add(Limit, float((self.values.abs().max() * share).float()))
 
     def add(self, kind: type[Step], *facts: object) -> _Chain:
         """Add any step."""

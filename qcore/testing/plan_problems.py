@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qcore.backends.base import Kernel
-from qcore.backends.plan import BatchNorm, PackedStep, Program, Relu, Step, Value
+from qcore.backends.plan import BatchNorm, Limit, PackedStep, Program, Relu, Step, Value
 from qcore.nn.plan.builder import PlanBuilder
 from qcore.nn.plan.fusion import fuse
 from qcore.tensor import ActivationScheme
@@ -64,15 +64,20 @@ def packed_layers() -> Iterator[Problem]:
     yield problem(coded_weight("int", torch.tensor([4, 8] * 6 + [4]), (WIDTH, 30), "row"), _drawn(5, 30), tokens)
 
 
-def packed_plan(layer: Problem, kernel: Kernel, *, norm: bool) -> PlanProblem:
-    """Return the plan of ``layer`` on ``kernel`` and a ReLU, with a batch norm between them if ``norm``."""
+def packed_plan(layer: Problem, kernel: Kernel, *, norm: bool, limit: float | None = None) -> PlanProblem:
+    """Return the plan of ``layer`` on ``kernel`` and a ReLU, with a batch norm between them if ``norm``.
+
+    Outputs go up to ``limit``, if that is not None.
+    """
     assert isinstance(layer.x, Tensor)
     steps: list[Step] = [PackedStep((Value(0),), Value(1), "layer", layer.request, kernel)]
     if norm:
         mean, var, weight, bias = (each.to(layer.x.device) for each in _NORM)
         steps.append(BatchNorm((Value(1),), Value(2), "norm", mean, var, weight, bias, 1e-5))
-    last = Value(len(steps))
-    program = fuse(Program((*steps, Relu((last,), Value(last + 1), "relu")), Value(last + 1)))
+    steps.append(Relu((Value(len(steps)),), Value(len(steps) + 1), "relu"))
+    if limit is not None:
+        steps.append(Limit((Value(len(steps)),), Value(len(steps) + 1), "limit", limit))
+    program = fuse(Program(tuple(steps), Value(len(steps))))
     return PlanProblem(f"{layer.name}, {program.steps[0].title}", program, layer.x)
 
 
@@ -112,8 +117,12 @@ _BUILDS: dict[str, tuple[tuple[int, ...], Build]] = {
     "rescale each output": ((WIDTH,), lambda b, x: b.rescale(x, *_NORM[:2])),
     "add": ((3, 4, 5), lambda b, x: b.add(b.rescale(x, torch.tensor(0.3), torch.tensor(1.7)), x)),
     "add and relu": ((WIDTH,), lambda b, x: b.relu(b.add(x, b.linear(x, _drawn(WIDTH, WIDTH), _drawn(WIDTH))))),
+    "limit": ((3, 4, 5), lambda b, x: b.limit(b.relu(x), 0.7)),
+    "limit of a sum": (
+        (WIDTH,),
+        lambda b, x: b.limit(b.add(x, b.rescale(x, torch.tensor(0.3), torch.tensor(1.7))), 0.7),
+    ),
     "relu and flatten": ((3, 4, 5), lambda b, x: b.flatten(b.relu(x))),
-    "clamp": ((3, 4, 5), lambda b, x: b.clamp(x, 0.0, 0.5)),
     "max pool": ((3, 9, 8), lambda b, x: b.max_pool(x, **_POOL, ceil=True)),
     "mean over space": ((3, 9, 8), lambda b, x: b.spatial_mean(x)),
     "constant": ((WIDTH,), lambda b, x: b.constant(x, _drawn(4))),

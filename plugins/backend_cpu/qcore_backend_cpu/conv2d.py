@@ -14,7 +14,7 @@ from qcore.tensor import QTensor
 from qcore.tensor.layers import conv2d
 from qcore_backend_cpu.linear import Call, Input, byte_of, scales_of
 from qcore_backend_cpu.ops import conv2d_op, out_size, run_conv2d
-from qcore_backend_cpu.prepare import prepare_block
+from qcore_backend_cpu.prepare import fits_32_bits, prepare_block
 
 if TYPE_CHECKING:
     from qcore.backends import KernelRequest
@@ -24,9 +24,14 @@ __all__ = ["conv2d_blocks", "conv2d_call"]
 
 
 def conv2d_blocks(request: KernelRequest, weight: QTensor, bias: Tensor | None) -> list[Tensor]:
-    """Return one prepared block for each group of channels; columns in the order (height, width, channel)."""
+    """Return one prepared block for each group of channels; columns in the order (height, width, channel).
+
+    A depthwise convolution has one block for all channels.
+    """
     assert request.conv is not None
     groups, shape = request.conv.groups, request.weight_shape
+    if _is_depthwise(request) and fits_32_bits(request, weight):
+        return [prepare_block(request, weight, bias, depthwise=True)]
     columns = torch.arange(weight.cols, dtype=torch.int32).reshape(shape[1:]).permute(1, 2, 0).flatten()
     rows = shape[0] // groups
     return [
@@ -56,6 +61,12 @@ def conv2d_call(request: KernelRequest, weight: QTensor, blocks: list[Tensor], b
         return run_conv2d(codes, blocks, out_channels, kernel, conv, (*scales_of(x), byte_of(x)[1])).to(x.dtype)
 
     return call
+
+
+def _is_depthwise(request: KernelRequest) -> bool:
+    """Return whether every input channel has one kernel, and one output channel, of its own."""
+    assert request.conv is not None
+    return request.conv.groups > 1 and tuple(request.weight_shape[:2]) == (request.conv.groups, 1)
 
 
 def _check(x: Input, channels: int, kernel: tuple[int, int], conv: Conv2dShape) -> None:

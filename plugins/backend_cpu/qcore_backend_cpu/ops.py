@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -144,17 +145,30 @@ def out_size(size: tuple[int, int], kernel: tuple[int, int], conv: Conv2dShape) 
 
 
 def _check_block(block: Tensor, rows: int, cols: int, what: str) -> tuple[object, ...]:
-    """Return input, segments, isa and activations of a block that fits; an error for another."""
+    """Return input, segments, ISA and activations of a block that fits ``what``; an error for another.
+
+    Args:
+        block: a prepared weight.
+        rows: outputs of it.
+        cols: features, or taps of a convolution.
+        what: ``"floats"`` or ``"codes"``, which it takes, or ``"depthwise"``: a block of all channels, of floats.
+    """
+    *found, depthwise = _described(block)
+    if depthwise != (what == "depthwise") or found[:2] != [rows, cols] or (found[2] == 2) != (what == "codes"):
+        raise UsageError(f"a weight of {found[0]} x {found[1]} for {what} of {cols} features and {rows} outputs")
+    return tuple(found[2:])
+
+
+def _described(block: Tensor) -> tuple[Any, ...]:
+    """Return what a prepared weight says of itself; an error for anything else."""
     if block.dtype is not torch.uint8 or not block.is_contiguous() or block.device.type != "cpu":
         raise UsageError("a prepared weight is a contiguous uint8 tensor on the CPU")
     native, _ = load()
     try:
-        found = native.describe(block.data_ptr(), block.numel())
+        found: tuple[Any, ...] = native.describe(block.data_ptr(), block.numel())
     except ValueError as error:
         raise UsageError(str(error)) from error
-    if found[:2] != (rows, cols) or (found[2] == 2) != (what == "codes"):
-        raise UsageError(f"a weight of {found[0]} x {found[1]} for {what} of {cols} features and {rows} outputs")
-    return tuple(found[2:])
+    return found
 
 
 def _linear(x: Tensor, block: Tensor, rows: int) -> Tensor:
@@ -199,8 +213,10 @@ def _conv2d(
     groups, (high, wide) = len(blocks), kernel
     if groups == 0 or out_channels % groups or x.dim() != 4 or x.shape[1] % groups or min(kernel) < 1:
         raise UsageError(f"{groups} groups for {tuple(x.shape)} and {out_channels} output channels")
-    terms = x.shape[1] // groups * high * wide
-    found = {_check_block(block, out_channels // groups, terms, "floats") for block in blocks}
+    terms, kind = x.shape[1] // groups * high * wide, "floats"
+    if groups == 1 and _described(blocks[0])[-1] and out_channels == x.shape[1]:
+        terms, kind = high * wide, "depthwise"
+    found = {_check_block(block, out_channels // groups, terms, kind) for block in blocks}
     _, segments, *_ = next(iter(found))
     if len(found) > 1 or segments != 1 or any(kind not in (Input.DYNAMIC, Input.FIXED) for kind, *_ in found):
         raise UsageError(

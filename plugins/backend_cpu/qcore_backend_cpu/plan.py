@@ -21,6 +21,7 @@ from qcore.backends.plan import (
     Experts,
     Flatten,
     LayerNorm,
+    Limit,
     Linear,
     MaskedCopies,
     MaxPool,
@@ -149,7 +150,8 @@ class Assembly:
         assert isinstance(step.kernel, CpuKernel)
         self._kept += step.kernel.blocks
         blocks = [block.data_ptr() for block in step.kernel.blocks]
-        places, finish = self._begin(step), self._finish(step.norm, step.relu)
+        places = self._begin(step)
+        finish = (*self._finish(step.norm, step.relu), math.inf if step.limit is None else step.limit)
         conv, exchange = step.request.conv, (step.coded, _numbers(step.codes))
         if conv is None:
             self._native.packed_linear(*places, blocks[0], *finish, *exchange)
@@ -202,6 +204,13 @@ class Assembly:
             return
         wide = step.inputs[0] in self._wide
         self._native.relu(*self._begin(step), wide)
+
+    @add.register
+    def _(self, step: Limit) -> None:
+        if step.codes is None:
+            self._native.limit(*self._begin(step), step.top)
+        else:
+            self._native.limit_codes(*self._begin(step), step.top, _numbers(step.codes))
 
     @add.register
     def _(self, step: Add) -> None:

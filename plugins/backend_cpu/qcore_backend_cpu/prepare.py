@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from qcore.backends import KernelRequest
     from qcore.tensor import ActivationScheme, QTensor
 
-__all__ = ["columns_refusal", "prepare_block"]
+__all__ = ["columns_refusal", "fits_32_bits", "prepare_block"]
 
 _LARGEST_SUM = (1 << 31) - 1
 _LARGEST_CODED = 255
@@ -24,7 +24,12 @@ _HUGE_PAGE = 1 << 21
 
 
 def prepare_block(
-    request: KernelRequest, weight: QTensor, bias: Tensor | None, columns: Tensor | None = None
+    request: KernelRequest,
+    weight: QTensor,
+    bias: Tensor | None,
+    columns: Tensor | None = None,
+    *,
+    depthwise: bool = False,
 ) -> Tensor:
     """Return the prepared weight: uint8 (nbytes,), in the layout of this machine, never to be stored.
 
@@ -33,11 +38,14 @@ def prepare_block(
         weight: its weight, or one group of a convolution's.
         bias: (rows,) or None.
         columns: int32 (cols,), the order in which the kernel takes the weight's columns; None: as they come.
+        depthwise: whether each row is a channel's own kernel, in the layout of src/depthwise.hpp.
     """
     native, _ = load()
     group = weight.group_size if weight.scale.shape[1] > 1 else None
-    wide = group is None and weight.cols * largest_input(request) * _largest_weight(weight) > _LARGEST_SUM
+    wide = group is None and not fits_32_bits(request, weight)
     prepared = native.Preparation(weight.cols, group or 0, wide, False)
+    if depthwise:
+        prepared.depthwise()
     kept = _add_weight(prepared, weight, bias, columns)
     prepared.activation(*_activation(request))
     numbers = _columns(request)
@@ -58,6 +66,11 @@ def _memory(nbytes: int) -> Tensor:
     native, _ = load()
     native.advise(whole.data_ptr() + start, -(-nbytes // _HUGE_PAGE) * _HUGE_PAGE)
     return whole[start : start + nbytes]
+
+
+def fits_32_bits(request: KernelRequest, weight: QTensor) -> bool:
+    """Return whether no integer sum of the layer needs more than 32 bits."""
+    return weight.cols * largest_input(request) * _largest_weight(weight) <= _LARGEST_SUM
 
 
 def largest_input(request: KernelRequest) -> int:

@@ -2,6 +2,8 @@
 
 #include <vector>
 
+#include "depthwise.hpp"
+
 namespace qcore {
 namespace {
 
@@ -39,6 +41,14 @@ bool are_columns(const uint8_t* block, const Header& h) {
   return true;
 }
 
+bool is_depthwise(const Header& h) {
+  const int64_t padded = depthwise_padded(h);
+  const Bucket& b = h.bucket[0];
+  return h.rows > 0 && h.cols > 0 && h.buckets == 1 && h.segments == 1 && !h.wide && !h.grouped && b.rows == h.rows &&
+         within(b.data, depthwise_pairs(h) * padded * 4, h.nbytes) && within(b.sum, padded * 4, h.nbytes) &&
+         within(b.scale, padded * 4, h.nbytes) && within(b.bias, padded * 4, h.nbytes);
+}
+
 // Whether the buckets give each row of the output once.
 bool covers(const uint8_t* block, const Header& h) {
   std::vector<bool> given(size_t(h.rows), false);
@@ -69,6 +79,7 @@ bool is_block(const uint8_t* block, int64_t nbytes) {
   if (h.segments != (h.segment ? (h.cols + h.segment - 1) / h.segment : 1) || (h.segment == 0 && h.cols)) return false;
   const bool columned = h.activation.input == Input::columns;
   if (columned ? !are_columns(block, h) : h.activation.bits < 1 || h.activation.bits > 8) return false;
+  if (h.depthwise) return !columned && is_depthwise(h);
   for (int i = 0; i < h.buckets; ++i) {
     if (!is_bucket(h, h.bucket[i])) return false;
   }

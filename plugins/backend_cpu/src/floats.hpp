@@ -43,6 +43,9 @@ struct FloatKernels {
   // y = max(x, 0), and NaN of NaN.
   void (*relu)(const float* x, int64_t n, float* y);
 
+  // y = min(x, top), and NaN of NaN.
+  void (*limit)(const float* x, int64_t n, float top, float* y);
+
   // y = a + b.
   void (*add)(const float* a, const float* b, int64_t n, bool relu, float* y);
 

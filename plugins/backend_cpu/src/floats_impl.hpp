@@ -188,6 +188,10 @@ void relu(const float* x, int64_t n, float* y) {
   for (int64_t i = 0; i < n; ++i) y[i] = x[i] < 0 ? 0.0f : x[i];
 }
 
+void limit(const float* x, int64_t n, float top, float* y) {
+  for (int64_t i = 0; i < n; ++i) y[i] = x[i] > top ? top : x[i];
+}
+
 void add(const float* a, const float* b, int64_t n, bool relu, float* y) {
   const float low = relu ? 0.0f : -INFINITY;
   for (int64_t i = 0; i < n; ++i) {
@@ -209,7 +213,7 @@ void larger_bytes(const int8_t* x, int64_t n, int8_t* y) {
 }
 
 constexpr FloatKernels FLOATS = {linear,     widening_linear, wide_linear, layer_norm,       batch_norm,
-                                 batch_norm_each, standardize, standardize_each, relu, add, pool_pairs,
+                                 batch_norm_each, standardize, standardize_each, relu, limit, add, pool_pairs,
                                  larger_bytes};
 
 }  // namespace

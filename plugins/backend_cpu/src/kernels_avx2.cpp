@@ -1,4 +1,5 @@
 // Compiled with -mavx2 -mfma: reached only where the processor has both.
+#include "depthwise_avx2.hpp"
 #include "fields.hpp"
 #include "rows_avx2.hpp"
 #include "vector_avx.hpp"

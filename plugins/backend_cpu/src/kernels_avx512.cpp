@@ -1,4 +1,5 @@
 // Compiled with -mavx512f -mavx512bw -mavx512vnni: reached only where the processor has them.
+#include "depthwise_avx512.hpp"
 #include "fields.hpp"
 #include "reals_avx512.hpp"
 #include "rows_avx512.hpp"

@@ -1,4 +1,5 @@
 // Portable kernels, and the 512-bit layout run by them.
+#include "depthwise_portable.hpp"
 #include "fields.hpp"
 #include "rows_portable.hpp"
 #include "vector_emulated.hpp"
@@ -12,5 +13,8 @@ extern const Kernels EMULATED512 = EMULATED512_;
 extern const RowCoding PORTABLE_CODING = {range, encode, nullptr, encode_columns};
 extern const RowKernels PORTABLE_ROWS = {sum, scale, widen, real_gemm, real_scale, transpose,
                                       transpose_bytes, finite_range, fake, finish};
+
+void depthwise_portable(const DepthwiseLine& line) { depthwise_line<8>(line); }
+void depthwise_emulated512(const DepthwiseLine& line) { depthwise_line<16>(line); }
 
 }  // namespace qcore

@@ -69,6 +69,7 @@ struct Header {
   int32_t relu;
   int32_t granule;         // narrower rows fill the panels of wider ones up to a multiple of so many rows
   int32_t isa;             // id of the instruction set that it was prepared for (machine.hpp)
+  int32_t depthwise;       // a block of another kind: depthwise.hpp
   Activation activation;
   int64_t columns;         // Input::columns: float (3, cols), their inverses, largest codes and steps
   Bucket bucket[MAX_BUCKETS];

@@ -9,8 +9,9 @@
 namespace qcore {
 namespace {
 
-const Machine PORTABLE_MACHINE{&PORTABLE, &PORTABLE_CODING, &PORTABLE_ROWS, &FAKE_PORTABLE};
-const Machine EMULATED_MACHINE{&EMULATED512, &PORTABLE_CODING, &PORTABLE_ROWS, &FAKE_PORTABLE};
+const Machine PORTABLE_MACHINE{&PORTABLE, &PORTABLE_CODING, &PORTABLE_ROWS, &FAKE_PORTABLE, depthwise_portable};
+const Machine EMULATED_MACHINE{&EMULATED512, &PORTABLE_CODING, &PORTABLE_ROWS, &FAKE_PORTABLE,
+                               depthwise_emulated512};
 
 #if defined(QCORE_X86)
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
@@ -29,12 +30,16 @@ bool has_avx512vnni() {
 std::vector<InstructionSet> find() {
   std::vector<InstructionSet> found;
 #if defined(QCORE_X86)
-  found.push_back({Isa::avx512vnni, {&AVX512VNNI, &AVX512_CODING, &AVX2_ROWS, &FAKE_AVX2}, has_avx512vnni(), true});
+  const Machine best{&AVX512VNNI, &AVX512_CODING, &AVX2_ROWS, &FAKE_AVX2, depthwise_avx512};
+  auto with_rows_of_avx2 = [](const Kernels& kernels) {
+    return Machine{&kernels, &AVX2_CODING, &AVX2_ROWS, &FAKE_AVX2, depthwise_avx2};
+  };
+  found.push_back({Isa::avx512vnni, best, has_avx512vnni(), true});
   // Not yet run on such a processor: not chosen unasked.
-  found.push_back({Isa::avxvnni, {&AVXVNNI, &AVX2_CODING, &AVX2_ROWS, &FAKE_AVX2}, has_avxvnni(), false});
+  found.push_back({Isa::avxvnni, with_rows_of_avx2(AVXVNNI), has_avxvnni(), false});
   const bool has_avx512vl = has_avx512vnni() && __builtin_cpu_supports("avx512vl");
-  found.push_back({Isa::avx512vl, {&AVX512VL, &AVX2_CODING, &AVX2_ROWS, &FAKE_AVX2}, has_avx512vl, false});
-  found.push_back({Isa::avx2, {&AVX2, &AVX2_CODING, &AVX2_ROWS, &FAKE_AVX2}, has_avx2(), true});
+  found.push_back({Isa::avx512vl, with_rows_of_avx2(AVX512VL), has_avx512vl, false});
+  found.push_back({Isa::avx2, with_rows_of_avx2(AVX2), has_avx2(), true});
 #endif
   found.push_back({Isa::portable, PORTABLE_MACHINE, true, true});
   found.push_back({Isa::emulated512, EMULATED_MACHINE, true, false});

@@ -25,7 +25,7 @@ Memory<T> allocate(int64_t n) {
 }
 
 // Bytes of the calling thread's own, until its next call for the same purpose.
-enum class Purpose { codes, panel, corrections, floats, outputs };
+enum class Purpose { codes, panel, corrections, floats, outputs, images };
 
 template <Purpose P>
 int8_t* scratch(int64_t n) {

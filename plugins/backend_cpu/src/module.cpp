@@ -71,6 +71,9 @@ struct Preparation {
     stored.activation = {Input(input), bits, symmetric, floor, scale, inverse, zero_point};
   }
 
+  // A convolution whose every channel has a kernel of its own, rows being channels.
+  void depthwise() { stored.depthwise = true; }
+
   void columns(uintptr_t numbers) { stored.input_columns = pointer<float>(numbers); }
 
   int64_t plan(const std::string& isa) {
@@ -179,14 +182,14 @@ void advise(uintptr_t start, int64_t nbytes) {
 
 using Activations = std::tuple<int, int, float, float, float, float>;
 
-// (rows, columns, input, segments, isa, activations) of a block; an error for anything else.
-std::tuple<int64_t, int64_t, int, int64_t, int, Activations> describe(uintptr_t block, int64_t nbytes) {
+// (rows, columns, input, segments, isa, activations, depthwise) of a block; an error for anything else.
+std::tuple<int64_t, int64_t, int, int64_t, int, Activations, bool> describe(uintptr_t block, int64_t nbytes) {
   const uint8_t* b = pointer<uint8_t>(block);
   if (!is_block(b, nbytes)) throw std::invalid_argument("this is no weight that qcore_backend_cpu prepared");
   const Header& h = header_of(b);
   const Activation& a = h.activation;
   return {h.rows, h.cols, int(a.input), h.segments, h.isa,
-          {a.bits, a.symmetric, a.floor, a.scale, a.inverse, a.zero_point}};
+          {a.bits, a.symmetric, a.floor, a.scale, a.inverse, a.zero_point}, h.depthwise != 0};
 }
 
 }  // namespace
@@ -207,6 +210,7 @@ NB_MODULE(_kernels, m) {
       .def("rows", &Preparation::rows)
       .def("activation", &Preparation::activation)
       .def("columns", &Preparation::columns)
+      .def("depthwise", &Preparation::depthwise)
       .def("plan", &Preparation::plan)
       .def("fill", &Preparation::fill, release());
   m.def("advise", &advise);

@@ -1,5 +1,6 @@
 #include "plan_codes.hpp"
 
+#include <cmath>
 #include <cstring>
 
 #include "memory.hpp"
@@ -34,6 +35,21 @@ void ReluCodesStep::run(const Frame& f) const {
   const int8_t* x = codes_in(f);
   int8_t* y = codes_out(f);
   for (int64_t i = 0; i < n; ++i) y[i] = x[i] > ends.zero ? x[i] : ends.zero;
+  std::memcpy(nan_out(f), nan_in(f), size_t(f.rows * tokens_of(in_shape(f), kind)));
+}
+
+LimitCodesStep::LimitCodesStep(int x, int y, Kind kind, float top, const Activation& scheme)
+    : Step({x}, y), kind(kind) {
+  const Coder c = fixed_coder(scheme);
+  const float code = std::nearbyint(top * c.inverse);
+  most = int8_t(int(code < c.low ? c.low : code > c.high ? c.high : code) - c.less);
+}
+
+void LimitCodesStep::run(const Frame& f) const {
+  const int64_t n = f.rows * in_shape(f).size();
+  const int8_t* x = codes_in(f);
+  int8_t* y = codes_out(f);
+  for (int64_t i = 0; i < n; ++i) y[i] = x[i] < most ? x[i] : most;
   std::memcpy(nan_out(f), nan_in(f), size_t(f.rows * tokens_of(in_shape(f), kind)));
 }
 

@@ -42,6 +42,16 @@ struct ReluCodesStep : Step {
   Ends ends;
 };
 
+struct LimitCodesStep : Step {
+  LimitCodesStep(int x, int y, Kind kind, float top, const Activation& scheme);
+  void run(const Frame& f) const override;
+  Kind takes() const override { return kind; }
+  Kind gives() const override { return kind; }
+
+  Kind kind;
+  int8_t most;  // the byte of the largest number
+};
+
 // Images with their channels last to rows with their channels first.
 struct FlattenCodesStep : Step {
   FlattenCodesStep(int x, int y, const RowKernels& kernels) : Step({x}, y), kernels(kernels) {}

@@ -16,6 +16,11 @@ float larger(float a, float b) { return a > b || a != a ? a : b; }
 }  // namespace
 
 void Finish::apply(const FloatKernels& floats, const Shape& shape, const float* x, int64_t rows, float* y) const {
+  normalize(floats, shape, x, rows, y);
+  if (limit < INFINITY) floats.limit(y, rows * shape.size(), limit, y);
+}
+
+void Finish::normalize(const FloatKernels& floats, const Shape& shape, const float* x, int64_t rows, float* y) const {
   const int64_t channels = shape.first(), size = shape.size(), inner = channels ? size / channels : 0;
   if (!multiplier) {
     if (relu) floats.relu(x, rows * size, y);
@@ -126,6 +131,10 @@ void ReluStep::run(const Frame& f) const {
   const double* x = in<double>(f);
   double* y = out<double>(f);
   for (int64_t i = 0; i < n; ++i) y[i] = x[i] < 0 ? 0.0 : x[i];
+}
+
+void LimitStep::run(const Frame& f) const {
+  floats.limit(in<float>(f), f.rows * in_shape(f).size(), top, out<float>(f));
 }
 
 void AddStep::run(const Frame& f) const {

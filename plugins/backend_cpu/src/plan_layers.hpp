@@ -1,6 +1,7 @@
 // The steps of layers: qcore.backends.plan.layers.
 #pragma once
 
+#include <cmath>
 #include <optional>
 #include <vector>
 
@@ -10,14 +11,19 @@
 
 namespace qcore {
 
-// A batch norm folded into a multiplier and an offset a channel (null: none), and a ReLU.
-struct Finish {
+// A batch norm folded into a multiplier and an offset a channel (null: none), a ReLU, and the largest output.
+class Finish {
+ public:
   const float* multiplier;
   const float* offset;
   bool relu;
+  float limit = INFINITY;
 
   // In place or not, for `rows` samples of `shape`.
   void apply(const FloatKernels& floats, const Shape& shape, const float* x, int64_t rows, float* y) const;
+
+ private:
+  void normalize(const FloatKernels& floats, const Shape& shape, const float* x, int64_t rows, float* y) const;
 };
 
 // How a convolution walks from a frame's input to its output.
@@ -49,7 +55,7 @@ struct PackedConvolutionStep : Step {
       : Step({x}, y), floats(floats), blocks(std::move(blocks)), walk(walk), finish(finish), codes(codes) {
     if (!codes.given) return;
     const int64_t channels = header_of(this->blocks[0]).rows * int64_t(this->blocks.size());
-    over.emplace(floats, channels, finish.multiplier, finish.offset, finish.relu, *codes.given);
+    over.emplace(floats, channels, finish.multiplier, finish.offset, finish.relu, finish.limit, *codes.given);
   }
   void run(const Frame& f) const override;
   Kind takes() const override { return codes.takes_codes ? Kind::images : Kind::floats; }
@@ -134,6 +140,15 @@ struct ReluStep : Step {
 
   const FloatKernels& floats;
   bool wide;
+};
+
+struct LimitStep : Step {
+  LimitStep(int x, int y, const FloatKernels& floats, float top) : Step({x}, y), floats(floats), top(top) {}
+  void run(const Frame& f) const override;
+  bool in_place() const override { return true; }
+
+  const FloatKernels& floats;
+  float top;
 };
 
 struct AddStep : Step {

@@ -6,6 +6,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <cmath>
 #include <stdexcept>
 #include <string>
 
@@ -69,8 +70,8 @@ struct Assembly {
     program->steps.push_back(std::move(step));
   }
 
-  Finish finish(uintptr_t multiplier, uintptr_t offset, bool relu) const {
-    return {pointer<float>(multiplier), pointer<float>(offset), relu};
+  Finish finish(uintptr_t multiplier, uintptr_t offset, bool relu, float limit = INFINITY) const {
+    return {pointer<float>(multiplier), pointer<float>(offset), relu, limit};
   }
 
   Kind kind(int value) const { return value ? program->steps[size_t(value - 1)]->gives() : Kind::floats; }
@@ -89,10 +90,10 @@ Exchange exchange_of(const uint8_t* block, bool takes_codes, const std::optional
 }
 
 void add_packed_linear(Assembly& a, int x, int y, uintptr_t block, uintptr_t multiplier, uintptr_t offset, bool relu,
-                       bool takes_codes, const std::optional<Scheme>& given) {
+                       float limit, bool takes_codes, const std::optional<Scheme>& given) {
   const uint8_t* b = pointer<uint8_t>(block);
   const Exchange codes = exchange_of(b, takes_codes, given);
-  a.add<PackedLinearStep>(x, y, a.floats, b, a.finish(multiplier, offset, relu), codes);
+  a.add<PackedLinearStep>(x, y, a.floats, b, a.finish(multiplier, offset, relu, limit), codes);
 }
 
 // `walk`: kernel, stride, padding, dilation; each height and width.
@@ -102,12 +103,12 @@ Geometry walk_of(const std::vector<int64_t>& walk) {
 }
 
 void add_packed_convolution(Assembly& a, int x, int y, const Addresses& blocks, const std::vector<int64_t>& walk,
-                            uintptr_t multiplier, uintptr_t offset, bool relu, bool takes_codes,
+                            uintptr_t multiplier, uintptr_t offset, bool relu, float limit, bool takes_codes,
                             const std::optional<Scheme>& given) {
   const auto b = blocks_of(blocks);
   if (b.empty()) throw std::invalid_argument("a convolution without blocks");
   const Exchange codes = exchange_of(b[0], takes_codes, given);
-  a.add<PackedConvolutionStep>(x, y, a.floats, b, walk_of(walk), a.finish(multiplier, offset, relu), codes);
+  a.add<PackedConvolutionStep>(x, y, a.floats, b, walk_of(walk), a.finish(multiplier, offset, relu, limit), codes);
 }
 
 void add_linear(Assembly& a, int x, int y, uintptr_t panels, uintptr_t bias, int64_t features, int64_t outputs,
@@ -154,6 +155,11 @@ void add_relu_codes(Assembly& a, int x, int y, const Scheme& scheme) {
   a.add<ReluCodesStep>(x, y, a.kind(x), activation_of(scheme));
 }
 
+void add_limit_codes(Assembly& a, int x, int y, float top, const Scheme& scheme) {
+  if (x < 0 || x >= a.program->values()) throw std::invalid_argument("a value that is there");
+  a.add<LimitCodesStep>(x, y, a.kind(x), top, activation_of(scheme));
+}
+
 void add_tilt(Assembly& a, int p, int u, int y, uintptr_t slope, uintptr_t intercept) {
   a.add<TiltStep>(p, u, y, pointer<double>(slope), pointer<double>(intercept));
 }
@@ -196,10 +202,12 @@ void bind_plans(nb::module_& m) {
       .def("rescale", [](Assembly& a, int x, int y, float mean, float std) { a.add<RescaleStep>(x, y, mean, std); })
       .def("relu", [](Assembly& a, int x, int y, bool wide) { a.add<ReluStep>(x, y, a.floats, wide); })
       .def("add", [](Assembly& a, int p, int q, int y, bool relu) { a.add<AddStep>(p, q, y, a.floats, relu); })
+      .def("limit", [](Assembly& a, int x, int y, float top) { a.add<LimitStep>(x, y, a.floats, top); })
       .def("rename", [](Assembly& a, int x, int y) { a.add<RenameStep>(x, y); })
       .def("max_pool", &add_max_pool)
       .def("max_pool_codes", &add_max_pool_codes)
       .def("relu_codes", &add_relu_codes)
+      .def("limit_codes", &add_limit_codes)
       .def("flatten_codes", [](Assembly& a, int x, int y) { a.add<FlattenCodesStep>(x, y, a.rows); })
       .def("spatial_mean", [](Assembly& a, int x, int y) { a.add<SpatialMeanStep>(x, y); })
       .def("masks", [](Assembly& a, int x, int y, uintptr_t p) { a.add<MasksStep>(x, y, pointer<double>(p)); })

@@ -3,28 +3,10 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "depthwise.hpp"
+
 namespace qcore {
 namespace {
-
-// One row's codes, one a byte.
-void decode_row(const StoredBlock& b, int64_t row, int64_t cols, uint8_t* out) {
-  const uint8_t* p = b.data + row * b.row_nbytes;
-  if (b.trits) {
-    for (int64_t i = 0; i < cols; i += 5) {
-      int value = p[i / 5];
-      for (int64_t j = i; j < i + 5 && j < cols; ++j, value /= 3) out[j] = uint8_t(value % 3);
-    }
-    return;
-  }
-  uint32_t bits = 0;
-  int held = 0;
-  const uint32_t mask = (1u << b.bits) - 1;
-  for (int64_t i = 0; i < cols; ++i) {
-    if (held < b.bits) bits |= uint32_t(*p++) << held, held += 8;
-    out[i] = uint8_t(bits & mask);
-    bits >>= b.bits, held -= b.bits;
-  }
-}
 
 // Put a plane's part of one code into a panel. Field order: see Steps::fields.
 void put(uint8_t* plane, const Plane& p, int lanes, int64_t column, int panel_row, uint8_t code) {
@@ -176,8 +158,28 @@ void plan_bucket(const Stored& stored, const Kernels& kernels, const Range& from
 
 }  // namespace
 
+void decode_row(const StoredBlock& b, int64_t row, int64_t cols, uint8_t* out) {
+  const uint8_t* p = b.data + row * b.row_nbytes;
+  if (b.trits) {
+    for (int64_t i = 0; i < cols; i += 5) {
+      int value = p[i / 5];
+      for (int64_t j = i; j < i + 5 && j < cols; ++j, value /= 3) out[j] = uint8_t(value % 3);
+    }
+    return;
+  }
+  uint32_t bits = 0;
+  int held = 0;
+  const uint32_t mask = (1u << b.bits) - 1;
+  for (int64_t i = 0; i < cols; ++i) {
+    if (held < b.bits) bits |= uint32_t(*p++) << held, held += 8;
+    out[i] = uint8_t(bits & mask);
+    bits >>= b.bits, held -= b.bits;
+  }
+}
+
 Header plan(const Stored& stored, const Kernels& kernels) {
   if (stored.blocks.empty() || stored.blocks.size() > MAX_BUCKETS) throw std::invalid_argument("1 to 8 widths");
+  if (stored.depthwise) return plan_depthwise(stored, kernels);
   Header h{};
   h.magic = MAGIC;
   h.nbytes = round_up(sizeof(Header), ALIGNMENT);
@@ -206,6 +208,7 @@ Header plan(const Stored& stored, const Kernels& kernels) {
 }
 
 void fill(const Stored& stored, const Header& header, uint8_t* out) {
+  if (stored.depthwise) return fill_depthwise(stored, header, out);
   std::memset(out, 0, size_t(header.nbytes));
   std::memcpy(out, &header, sizeof header);
   if (stored.input_columns) {

@@ -32,7 +32,11 @@ struct Stored {
   const int32_t* columns;     // column of the panel -> stored column, or null
   Activation activation;
   const float* input_columns;  // (3, cols), or null
+  bool depthwise;
 };
+
+// One row's codes, one a byte; `out` has room for eight more.
+void decode_row(const StoredBlock& b, int64_t row, int64_t cols, uint8_t* out);
 
 // The header of the block that `stored` makes; its nbytes says what to allocate.
 Header plan(const Stored& stored, const Kernels& kernels);

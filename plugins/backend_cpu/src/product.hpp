@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "depthwise.hpp"
 #include "kernels.hpp"
 
 namespace qcore {
@@ -15,6 +16,7 @@ struct Machine {
   const RowCoding* coding;
   const RowKernels* rows;
   const FakeKernels* fakes;
+  DepthwiseKernel depthwise;
 };
 
 // Coded rows: x = step * code + shift in each segment, with the same scale in all.

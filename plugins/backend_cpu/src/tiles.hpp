@@ -62,7 +62,7 @@ struct Tiles {
     const int32_t* sum;
   };
 
-  static inline Numbers numbers(const Product& p, int segment, int block) {
+  static inline __attribute__((always_inline)) Numbers numbers(const Product& p, int segment, int block) {
     const ptrdiff_t i = ptrdiff_t(segment) * PANEL + block * V::LANES;
     const vec offset = p.corrections ? V::zero() : V::load(reinterpret_cast<const uint8_t*>(p.offset + i));
     return {offset, V::load_reals(p.scale + i, V::LANES), p.sum + i};
@@ -83,7 +83,7 @@ struct Tiles {
     return V::mul(V::to_real(s), V::mul(V::real(t.scale), n.scale));
   }
 
-  static inline void finish(const Product& p, int block, fvec y, float* row) {
+  static inline __attribute__((always_inline)) void finish(const Product& p, int block, fvec y, float* row) {
     const int first = block * V::LANES, left = p.valid - first, n = left < V::LANES ? left : V::LANES;
     if (n <= 0) return;
     y = V::add(y, V::load_reals(p.bias + first, V::LANES));
@@ -156,10 +156,10 @@ struct Tiles {
   }
 
   template <int P, int ROWS>
-  static inline void store_raw(const Product& p, int first, const vec (&acc)[ROWS][4]) {
-    for (int m = 0; m < ROWS; ++m) {
+  static inline __attribute__((always_inline)) void store_raw(const Product& p, int first, const vec (&acc)[ROWS][4]) {
+    _Pragma("GCC unroll 16") for (int m = 0; m < ROWS; ++m) {  // a place that is not constant would keep sums in memory
       uint8_t* to = reinterpret_cast<uint8_t*>(p.raw + ptrdiff_t(first + m) * PANEL);
-      for (int r = 0; r < 4; ++r) V::store(to + r * VECTOR, field<P>(acc[m], r));
+      _Pragma("GCC unroll 4") for (int r = 0; r < 4; ++r) V::store(to + r * VECTOR, field<P>(acc[m], r));
     }
   }
 

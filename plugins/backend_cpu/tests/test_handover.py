@@ -140,6 +140,25 @@ def test_layers_of_mixed_widths_and_of_wide_sums(isa: str) -> None:
     check(qcore.pack(quantized, CPU), x, 2)
 
 
+@settings(**SLACK)
+@given(data=st.data())
+def test_a_relu6_is_a_limit_of_the_codes(isa: str, data: st.DataObject) -> None:
+    """With ranges that end below 6, at 6 and above it; depthwise convolutions, batch norms and linear layers."""
+    channels, stride = data.draw(st.sampled_from([2, 17, 40])), data.draw(st.integers(1, 2))
+    norms, fold = data.draw(st.booleans()), data.draw(st.booleans())
+    parts: list[nn.Module] = [nn.Conv2d(3, channels, 1), *[nn.BatchNorm2d(channels)] * norms, nn.ReLU6()]
+    parts += [nn.Conv2d(channels, channels, 3, stride, 1, groups=channels), nn.ReLU6(), nn.MaxPool2d(2), nn.ReLU6()]
+    parts += [nn.Conv2d(channels, 6, 1), nn.ReLU6(), nn.Flatten(), nn.ReLU6()]
+    x = normal(data.draw(st.integers(1, 3)), 3, 9, 11) * data.draw(st.sampled_from([0.3, 3.0, 30.0]))
+    features = nn.Sequential(*parts)(x).shape[1]
+    model = drawn(nn.Sequential(*parts, nn.Linear(features, 5), nn.ReLU6(), nn.Linear(5, 3)), channels)
+    symmetric, bits = data.draw(st.booleans()), data.draw(st.integers(2, 8))
+    model = packed(model, x, f"bits={bits}, symmetric={symmetric}", fold=fold)
+    floats = model if not norms or fold else qcore.compile_plan(model, CPU, codes=False)
+    assert torch.equal(qcore.compile_plan(model, CPU)(x), floats(x))
+    check(model, x, 10)
+
+
 class Residual(nn.Module):
     """Two convolutions around which the input goes; then a linear layer."""
 

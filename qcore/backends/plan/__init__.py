@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from qcore.lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from qcore.backends.plan.activations import Limit, Relu
     from qcore.backends.plan.base import Program, Shape, Step, Value
     from qcore.backends.plan.builder import Builder
-    from qcore.backends.plan.clamp import Clamp
     from qcore.backends.plan.layers import (
         BatchNorm,
         Convolution,
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
         Linear,
         MaxPool,
         PackedStep,
-        Relu,
         Rescaling,
         SpatialMean,
         Standardization,
@@ -41,13 +40,13 @@ __all__ = [
     "BatchNorm",
     "Builder",
     "Choose",
-    "Clamp",
     "Constant",
     "Convolution",
     "Disagreement",
     "Experts",
     "Flatten",
     "LayerNorm",
+    "Limit",
     "Linear",
     "MaskedCopies",
     "MaxPool",
@@ -67,7 +66,7 @@ __all__ = [
 ]
 
 _HOMES = (
-    {"Add": "residual", "Builder": "builder", "Clamp": "clamp"}
+    {"Add": "residual", "Builder": "builder", "Limit": "activations", "Relu": "activations"}
     | dict.fromkeys(("Program", "Shape", "Step", "Value"), "base")
     | dict.fromkeys(
         ("Choose", "Constant", "Disagreement", "Experts", "MaskedCopies", "Normalise", "PassMean", "Softmax", "Tilt"),

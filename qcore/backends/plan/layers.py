@@ -23,7 +23,6 @@ __all__ = [
     "Linear",
     "MaxPool",
     "PackedStep",
-    "Relu",
     "Rescaling",
     "SpatialMean",
     "Standardization",
@@ -77,13 +76,14 @@ class BatchNorm(Step):
 
 @dataclass(frozen=True, eq=False)
 class PackedStep(Step):
-    """A packed layer on its kernel; then a batch norm and a ReLU, if they are fused into it.
+    """A packed layer on its kernel; then a batch norm, a ReLU and a limit, if they are fused into it.
 
     Attributes:
         request: the layer, described.
         kernel: what runs it outside of plans; made when the model was packed.
         norm: the batch norm that follows, or None.
         relu: whether a ReLU follows.
+        limit: the largest output, or None; NaN stays.
         vectors: whether samples are (features,) alone: a batch norm is part of the layer, which goes along axis 1.
         coded: whether the input is codes, by the scheme of the request.
         codes: the scheme by whose codes the output is handed over; None: as floats.
@@ -93,6 +93,7 @@ class PackedStep(Step):
     kernel: Kernel
     norm: BatchNorm | None = None
     relu: bool = False
+    limit: float | None = None
     vectors: bool = False
     coded: bool = False
     codes: ActivationScheme | None = None
@@ -106,7 +107,8 @@ class PackedStep(Step):
     def title(self) -> str:
         """What it does."""
         name = f"packed {self.request.op}"
-        return with_relu(name if self.norm is None else f"{name} + batch norm", self.relu)
+        name = with_relu(name if self.norm is None else f"{name} + batch norm", self.relu)
+        return name if self.limit is None else f"{name} up to {self.limit:g}"
 
     def infer(self, shape: Shape) -> Shape:
         """Return (..., out_features), or (out_channels, out_height, out_width)."""
@@ -127,6 +129,7 @@ class PackedStep(Step):
             x = self.request.activation.values(x)
         y = self.kernel.call(x)
         y = _relu_if(self.relu, y if self.norm is None else self.norm.apply(y))
+        y = y if self.limit is None else y.clamp_max(self.limit)
         return y if self.codes is None else self.codes.codes(y)
 
 
@@ -277,22 +280,6 @@ class Rescaling(Step):
     def apply(self, x: Tensor) -> Tensor:
         """Return the same shape."""
         return x * self.std + self.mean
-
-
-@dataclass(frozen=True, eq=False)
-class Relu(Step):
-    """``max(x, 0)``; NaN stays. Of codes by ``codes``, if that is not None: ``max(code, code of 0)``."""
-
-    codes: ActivationScheme | None = None
-    name: ClassVar[str] = "relu"
-
-    def widens(self, *precise: bool) -> bool:
-        """Return whether the input is float64."""
-        return precise[0]
-
-    def apply(self, x: Tensor) -> Tensor:
-        """Return the same shape."""
-        return F.relu(x) if self.codes is None else x.clamp_min(float(self.codes.codes(x.new_zeros(1))))
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,13 +13,13 @@ from qcore.backends.plan import (
     BatchNorm,
     Builder,
     Choose,
-    Clamp,
     Constant,
     Convolution,
     Disagreement,
     Experts,
     Flatten,
     LayerNorm,
+    Limit,
     Linear,
     MaskedCopies,
     MaxPool,
@@ -144,9 +144,9 @@ class PlanBuilder(Builder):
         """Add ``max(x, 0)``."""
         return self._add(Relu(*self._at(x)))
 
-    def clamp(self, x: Value, low: float, high: float) -> Value:
-        """Add ``min(max(x, low), high)``."""
-        return self._add(Clamp(*self._at(x), low, high))
+    def limit(self, x: Value, top: float) -> Value:
+        """Add ``min(x, top)``; after a ReLU with a ``top`` of 6 it is a ReLU6."""
+        return self._add(Limit(*self._at(x), float(torch.tensor(top, dtype=torch.float32, device="cpu"))))
 
     def add(self, a: Value, b: Value) -> Value:
         """Add ``a + b``, of two values of one shape."""

@@ -30,9 +30,9 @@ def compile_plan(
 ) -> Plan:
     """Return what runs all of ``model`` in one call.
 
-    The plan computes what ``model.eval()`` computes: packed layers, ReLU, max pool and flatten bit for bit; float
-    steps such as layer norm within float rounding. It holds the model's numbers as they are now and no reference to the
-    model, which is left alone.
+    The plan computes what ``model.eval()`` computes: packed layers, ReLU, ReLU6, max pool and flatten bit for bit;
+    float steps such as layer norm within float rounding. It holds the model's numbers as they are now and no reference
+    to the model, which is left alone.
 
     Args:
         model: a packed model in eval mode. Its float layers stay float.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from qcore.backends.plan import Experts, Flatten, MaxPool, PackedStep, Program, Relu, Step, Value
+from qcore.backends.plan import Experts, Flatten, Limit, MaxPool, PackedStep, Program, Relu, Step, Value
 from qcore.tensor import ActivationScheme
 
 __all__ = ["hand_over", "handed_over"]
@@ -13,16 +13,17 @@ __all__ = ["hand_over", "handed_over"]
 Finding = ActivationScheme | str
 """How a value is coded, or why it stays float."""
 
-_Monotone = Relu | MaxPool | Flatten
+_Pointwise = Relu | Limit
+_Monotone = _Pointwise | MaxPool | Flatten
 """Steps that only choose among their numbers, or move them: on codes as on floats."""
 
 
 def hand_over(program: Program) -> Program:
     """Return ``program`` with packed layers that encode their outputs where every reader would do so, and alike.
 
-    A value is handed over as codes if it comes from a packed layer, perhaps through ReLUs, max pools and flattens, and
-    goes, perhaps through those, to packed layers alone, whose static ranges agree. No number changes: the codes are
-    those that the readers would make, and no step between them does other than order and move numbers.
+    A value is handed over as codes if it comes from a packed layer, perhaps through ReLUs, limits, max pools and
+    flattens, and goes, perhaps through those, to packed layers alone, whose static ranges agree. No number changes: the
+    codes are those that the readers would make, and no step between them does other than order and move numbers.
     """
     found = _decide(program)
     steps = (_given(step, found) for step in program.steps)
@@ -84,7 +85,7 @@ def _images(program: Program) -> set[Value]:
     for step in program.steps:
         if isinstance(step, PackedStep):
             images |= {step.output} if step.request.conv is not None else set()
-        elif isinstance(step, Relu | MaxPool) and step.inputs[0] in images:
+        elif isinstance(step, _Pointwise | MaxPool) and step.inputs[0] in images:
             images.add(step.output)
     return images
 
@@ -103,7 +104,7 @@ def _wanted_by(reader: Step, after: Finding, *, image: bool) -> Finding:
         return scheme if fits else f"{_named(reader)} reads its axes otherwise than they are given"
     if not isinstance(reader, _Monotone):
         return f"{_named(reader)} takes floats"
-    if not image and not isinstance(reader, Relu):
+    if not image and not isinstance(reader, _Pointwise):
         return f"{_named(reader)} mixes the tokens of a linear layer"
     return after
 

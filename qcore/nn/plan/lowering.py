@@ -99,8 +99,8 @@ def _relu(builder: PlanBuilder, x: Value, module: nn.ReLU) -> Value:
     return builder.relu(x)
 
 
-def _clamp(builder: PlanBuilder, x: Value, module: nn.Hardtanh) -> Value:
-    return builder.clamp(x, float(module.min_val), float(module.max_val))
+def _relu6(builder: PlanBuilder, x: Value, module: nn.ReLU6) -> Value:
+    return builder.limit(builder.relu(x), 6.0)
 
 
 def _packed(builder: PlanBuilder, x: Value, module: PackedLayer) -> Value:
@@ -171,8 +171,7 @@ _TABLE: dict[type[nn.Module], Callable[[PlanBuilder, Value, Any], Value]] = {
     nn.Dropout1d: _nothing,
     nn.Dropout2d: _nothing,
     nn.ReLU: _relu,
-    nn.ReLU6: _clamp,
-    nn.Hardtanh: _clamp,
+    nn.ReLU6: _relu6,
     nn.Linear: _linear,
     nn.Conv2d: _conv2d,
     nn.LayerNorm: _layer_norm,

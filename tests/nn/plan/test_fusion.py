@@ -29,6 +29,13 @@ def test_batch_norm_and_relu_go_into_the_step_before_them() -> None:
     assert titles(nn.Flatten(), nn.ReLU()) == ["flatten", "relu"]
 
 
+def test_a_relu6_goes_into_the_packed_layer_before_it_and_nothing_goes_after_it() -> None:
+    assert titles(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU6()) == ["packed linear + batch norm + relu up to 6"]
+    assert titles(nn.Linear(4, 4), nn.ReLU6(), nn.ReLU6()) == ["packed linear + relu up to 6", "relu", "up to 6"]
+    assert titles(nn.Linear(4, 4), nn.ReLU6(), nn.BatchNorm1d(4)) == ["packed linear + relu up to 6", "batch norm"]
+    assert titles(nn.Linear(3, 3), nn.ReLU6()) == ["float linear + relu", "up to 6"]
+
+
 def test_two_batch_norms_are_one_fused_and_one_alone() -> None:
     found = titles(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.BatchNorm1d(4), nn.ReLU())
     assert found == ["packed linear + batch norm", "batch norm + relu"]

@@ -101,7 +101,7 @@ def table(rows: list[dict[str, Any]], fitted_on: int, tested: int) -> str:
     """Return the results as text."""
     lines = [
         f"MobileNetV2 1.0/224, fitted on {fitted_on} images. Agreement with the float network's first answer on",
-        f"{tested} others, and how often that answer is among the first five. Bytes of the file, and of the activations",
+        f"{tested} others, and how often that answer is among the first five. Bytes of the file, and of activations",
         "that live at one time (of all layers together); budgets count the file and the former.",
         "",
         "| network | file kB | activations kB | together kB | budget | agreement | among 5 |",

@@ -10,6 +10,7 @@ import numpy as np
 
 from qcore.methods import Claim, MissingEvidenceError, Verdict
 from qcore.methods.claim_library import better, not_worse
+from qcore_hetero_diffq.budget.sizes import Budget, parse_budget
 
 if TYPE_CHECKING:
     from qcore.methods import Evidence
@@ -51,7 +52,7 @@ def list_claims(labels: Sequence[str], chosen: str, other: str, config: HeteroDi
         _ablation("learning", mine, f"chosen_{chosen}", "learning widths is better than choosing them at the end"),
         _ablation("lsq", mine, f"lsq_{chosen}", "better than the widest width for all that fits (LSQ)"),
     ]
-    largest = f"mixed_{labels[-1]}"
+    largest = f"mixed_{max(map(parse_budget, config.limits), key=_size).label}"
     return [
         Claim("budgets_are_kept", "no network takes more bytes than its budget", "budget", _kept),
         Claim("budgets_are_spent", "and none leaves more than 2 % of it", "budget", partial(_spent, labels=labels)),
@@ -76,6 +77,11 @@ def list_claims(labels: Sequence[str], chosen: str, other: str, config: HeteroDi
     ]
 
 
+def _size(budget: Budget) -> tuple[bool, float]:
+    """Return what tells which of two budgets of one kind is larger."""
+    return budget.nbytes is not None, float(budget.nbytes or budget.bits or 0)
+
+
 def uniform_twin(label: str, config: HeteroDiffqConfig) -> str | None:
     """Return the arm of one width for all that takes as many bytes as the budget ``label``, or None."""
     bits = {"1_6bit": 2} | {f"{bits}bit": bits for bits in range(3, 9)}
@@ -85,7 +91,7 @@ def uniform_twin(label: str, config: HeteroDiffqConfig) -> str | None:
 
 def budgeted_arms(evidence: Evidence) -> list[str]:
     """Return the arms that were given a budget."""
-    prefixes = ("mixed_", "tensor_", "ste_", "paper_", "lagrangian_", "chosen_")
+    prefixes = ("mixed_", "tensor_", "ste_", "paper_", "lagrangian_", "chosen_", "lsq_")
     return [arm for arm in evidence.arms if arm.startswith(prefixes)]
 
 

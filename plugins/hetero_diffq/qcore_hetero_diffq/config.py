@@ -34,6 +34,7 @@ PAPER: dict[str, Any] = {
     "weight": {"learn": "linear", "step_limits": (2.0**-12, 1.0), "range_limits": (2.0**-8, 127.0)},
     "activation": {"learn": "linear", "step_limits": (2.0**-12, 8.0), "range_limits": (2.0**-8, 127.0), "batches": 1},
     "restore_best": False,
+    "tune_steps": False,
 }
 """The authors' recipe: RMSProp, each phase with a warm-up and a cosine of its own, a penalty on kB."""
 
@@ -61,7 +62,7 @@ class HeteroDiffqConfig(MethodConfig):
         lr, homogeneous_lr, mixed_lr, tune_lr: of the weights in each phase.
         schedule: ``cosine``: one over the three quantized phases; ``phases``: one each, after a warm-up.
         quantizer_lr: of steps and ranges in the mixed phase.
-        step_lr: of steps whose width stands still.
+        tune_steps: whether steps whose width stands still are learned in the last phase, at ``step_lr``.
         every: the mixed phase moves steps and ranges at each so-manieth step.
         penalty: ``lagrangian`` (relative units, multipliers) or ``paper`` (squared kB over the limit).
         penalty_weight: of the paper's penalty.
@@ -98,6 +99,7 @@ class HeteroDiffqConfig(MethodConfig):
     schedule: Literal["cosine", "phases"] = Field(default="cosine", description="of the learning rates")
     quantizer_optimizer: Literal["adam", "rmsprop"] = Field(default="adam", description="of steps and ranges")
     quantizer_lr: float = Field(default=3e-2, gt=0, description="learning rate of steps and ranges")
+    tune_steps: bool = Field(default=True, description="learn steps whose width stands still")
     step_lr: float = Field(default=1e-3, gt=0, description="learning rate of steps whose width stands still")
     every: int = Field(default=2, ge=1, description="steps and ranges move at each so-manieth step")
     penalty: Literal["lagrangian", "paper"] = Field(default="lagrangian", description="what being over a limit costs")

@@ -37,6 +37,8 @@ __all__ = ["HeteroDiffq"]
 QUANTIZER_PARAMETERS = "*_quantizer.*"
 ANY_FOLD, ANY_SEED = 10**6 - 1, 2**63 - 1
 """As long as the numbers of a job get: the file of any has no more bytes than with these."""
+NAME_LENGTH = 20
+"""Of an arm, as counted: else a budget that is written with more digits would itself make the file longer."""
 WARM_EPOCHS = 2
 
 
@@ -82,6 +84,10 @@ class HeteroDiffq(Method):
     def _other(self) -> str:
         return "paper" if self.config.penalty == "lagrangian" else "lagrangian"
 
+    @property
+    def _learns_linearly(self) -> bool:
+        return "linear" in (self.config.weight.learn, self.config.activation.learn)
+
     def check(self, task: Task) -> None:
         """Build each arm's network once, and see whether its budget can be kept.
 
@@ -106,7 +112,9 @@ class HeteroDiffq(Method):
         made = self._quantized(model, arm, 8, 8)
         ledger = self._ledger(made, arm, task)
         if options.get("lsq"):
-            return self._widest(model, ledger)
+            made = self._widest(model, ledger)
+            ledger.attach(made)
+            return made
         bits, input_bits = start_bits(made, ledger)
         made = self._quantized(model, arm, bits or self.config.weight_bits, input_bits or self.config.activation_bits)
         if bits is None:
@@ -168,6 +176,7 @@ class HeteroDiffq(Method):
         config, own = self.config, self.config.activation_budget
         asked = Asked(parse_budget(arm.options["budget"]), config.of, None if own is None else parse_budget(own))
         longest = max(self.arms(), key=lambda any_arm: len(any_arm.name))
+        longest = replace(longest, name=longest.name.ljust(NAME_LENGTH, "_"))
         metadata = self.file_metadata(longest, task, fold=ANY_FOLD, seed=ANY_SEED)
         sizes = trace_inputs(model, as_floats(task.data.inputs[:1]))
         rules = Rules(sizes, config.counting, config.count_metadata, metadata, self.registry)
@@ -249,16 +258,18 @@ class HeteroDiffq(Method):
             quantizers=moved,
             penalty=SquaredHinge(config.penalty_weight) if faithful else AugmentedLagrangian(),
             before_step=Mixed(config.every, config.margin),
-            after_backward=clip_to_step if config.weight.learn == "linear" else None,
+            after_backward=clip_to_step if self._learns_linearly else None,
             after_step=Keep(config.every, multipliers=not faithful),
             after_epoch=Watch(epochs),
         )
 
     def _last_phase(self, epochs: int, part: tuple[float, float]) -> Phase:
+        if not self.config.tune_steps:
+            return self._phase("tune", epochs, self.config.tune_lr, part)
         steps = OptimizerConfig(
             name="adam", lr=self.config.step_lr, params=QUANTIZER_PARAMETERS, lr_schedule=CosinePart(0.0, 1.0)
         )
-        keep = Keep(1) if self.config.weight.learn == "linear" else None
+        keep = Keep(1) if self._learns_linearly else None
         return self._phase(
             "tune", epochs, self.config.tune_lr, part, quantizers=steps, trainable=_is_no_range, after_step=keep
         )

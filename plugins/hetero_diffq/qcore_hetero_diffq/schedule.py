@@ -11,7 +11,7 @@ import torch
 from qcore.errors import QcoreError
 from qcore_hetero_diffq.budget.allocate import Search
 from qcore_hetero_diffq.budget.ledger import Ledger
-from qcore_hetero_diffq.network import learned_grids
+from qcore_hetero_diffq.network import inputs_of, learned_grids
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,6 +55,8 @@ class WarmCosine:
 class Mixed:
     """A Phase's ``before_step`` while widths are learned: what is aimed at, and which steps gradients are noted at.
 
+    Ranges are learned from here on, so batches tell them no more.
+
     Attributes:
         every: gradients are noted at each so-manieth step.
         margin: share below the limit that is aimed at.
@@ -65,6 +67,9 @@ class Mixed:
 
     def __call__(self, model: nn.Module, progress: Progress) -> None:
         """Set both."""
+        if not progress.step:
+            for inputs in inputs_of(model).values():
+                inputs.settle()
         watching = (progress.step + 1) % self.every == 0
         for quantizer in learned_grids(model):
             quantizer.watching = watching

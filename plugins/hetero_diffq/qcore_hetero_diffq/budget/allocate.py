@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import qcore
 from qcore_hetero_diffq.budget.candidates import Candidates, weight_candidates
 from qcore_hetero_diffq.budget.frontier import Frontier, layer_frontier
+from qcore_hetero_diffq.budget.inputs import Chosen, InputChoices
 from qcore_hetero_diffq.budget.knapsack import choose
 from qcore_hetero_diffq.budget.ledger import Limits
 from qcore_hetero_diffq.network import inputs_of, weights_of
 from qcore_hetero_diffq.quantizers.levels import LEVELS, largest_codes, row_nbytes
-from qcore_hetero_diffq.quantizers.losses import ACTIVATION_LEVELS, RATIOS
+from qcore_hetero_diffq.quantizers.losses import ACTIVATION_LEVELS
 
 if TYPE_CHECKING:
     from qcore_hetero_diffq.budget.ledger import Rules, Usage
-    from qcore_hetero_diffq.quantizers.activation import Activation
     from qcore_hetero_diffq.quantizers.sliced import Sliced
 
 __all__ = ["Allocation", "Search", "set_uniform"]
@@ -35,6 +35,8 @@ ATTEMPTS = 8
 CLOSE = 0.002
 """A budget of which less than this share is left over is not searched any closer."""
 SPENT = 0.02
+SHARES = 16
+"""Shares of a budget for both that inputs are tried with, where these do not add up."""
 WIDEST = 8
 
 
@@ -114,25 +116,17 @@ class Search:
         again with what is left or missing.
         """
         self.candidates = {path: self._candidates(path) for path in weights_of(self.model)} if self.free_weights else {}
-        self.input_losses = (
-            {path: self._input_losses(path, quantizer) for path, quantizer in inputs_of(self.model).items()}
-            if self.free_inputs
-            else {}
-        )
+        inputs = inputs_of(self.model) if self.free_inputs else {}
+        all_inputs = InputChoices.of(inputs, self.input_levels, self.rules.sizes, self.rules.counting)
         self.widths = {path: quantizer.row_bits() for path, (_, quantizer) in weights_of(self.model).items()}
-        self.input_widths = {path: int(quantizer.bits().detach()) for path, quantizer in inputs_of(self.model).items()}
-        self.ranges = {path: quantizer.ranges().detach().clone() for path, quantizer in inputs_of(self.model).items()}
         least = self.smallest()
         if least.exceeds(self.limits):
             return None
         sortable = _sortable(self.model) if self.free_weights and self.rules.count_metadata else set()
-        all_losses, found = self.input_losses, None
+        found = None
         for step in self.steps:
             self.frontiers = {path: self._frontier(path, path in sortable, step) for path in self.candidates}
-            self.input_losses = {
-                path: _no_gain_above(losses, self.input_levels, self.input_widths[path] + step)
-                for path, losses in all_losses.items()
-            }
+            self.inputs = all_inputs.within(step)
             cheapest = sum(float(frontier.costs[0]) for frontier in self.frontiers.values())
             self.base = least.weights - cheapest if self.frontiers else 0.0
             closer = self._closing_in()
@@ -140,7 +134,7 @@ class Search:
             if closer is not None and self._is_spent(self.rules.usage(self.model)):
                 break
         if found is None:
-            return self._lowest()
+            return self._lowest(least)
         found.apply(self.model)
         return found
 
@@ -159,8 +153,9 @@ class Search:
             fits = not usage.exceeds(self.limits)
             if fits and (best is None or found.loss < best.loss):
                 best = found
-            left = {name: limit - usage.of(name) for name, limit in self.limits.items()}
-            if all(0 <= left[name] <= CLOSE * limit for name, limit in self.limits.items()):
+            estimated = [(name, limit) for name, limit in self.limits.items() if name != "activations"]
+            left = {name: limit - usage.of(name) for name, limit in estimated}
+            if all(0 <= left[name] <= CLOSE * limit for name, limit in estimated):
                 break
             over = 0 if fits else over + 1
             limits = self._moved(limits, found, left, over)
@@ -174,7 +169,7 @@ class Search:
         Args:
             limits: by which it was found.
             found: the choice.
-            left: bytes that it leaves of each limit.
+            left: bytes that it leaves of each limit whose bytes are estimated: those of inputs are exact.
             over: how many choices in a row were too large: they are left behind ever faster.
         """
         moved = {}
@@ -184,12 +179,14 @@ class Search:
                 moved[name] = min(moved[name], math.ceil(found.nbytes[name]) - 1)
         return replace(limits, **{name: max(0, limit) for name, limit in moved.items()})
 
-    def _lowest(self) -> Allocation:
+    def _lowest(self, least: Usage) -> Allocation:
+        """Return the narrowest weights, with the best inputs that are left room for."""
         weights = {
             path: (torch.full((len(c.errors),), self.levels[0], device=c.steps.device), c.steps[0])
             for path, c in self.candidates.items()
         }
-        inputs = {path: self._input(path, 0) for path in self.input_losses}
+        limit = self.limits.activations if self.limits.both is None else self.limits.both - least.weights
+        inputs = {path: self.inputs.grid(path, i) for path, i in (self._solve_inputs(limit) or {}).items()}
         found = Allocation(weights, inputs, np.inf, {})
         found.apply(self.model)
         return found
@@ -212,78 +209,37 @@ class Search:
         chosen = choose([f.costs for f in frontiers], [f.losses for f in frontiers], capacity)
         return None if chosen is None else dict(zip(self.frontiers, chosen, strict=True))
 
-    def _solve_inputs(self, capacity: float | None) -> dict[str, int] | None:
-        if capacity is None:
-            return {}
-        if self.rules.counting == "sum":
-            chosen = choose(*self._input_options(), capacity)
-            return None if chosen is None else dict(zip(self.input_losses, chosen, strict=True))
-        return self._lowered_to(capacity)
+    def _solve_inputs(self, capacity: float | None) -> Chosen | None:
+        return {} if capacity is None else self.inputs.solve(capacity)
 
     def _solve_together(self, capacity: float) -> Allocation | None:
         frontiers = list(self.frontiers.values())
-        costs, losses = self._input_options()
+        costs, losses = self.inputs.options()
         chosen = choose([*(f.costs for f in frontiers), *costs], [*(f.losses for f in frontiers), *losses], capacity)
         if chosen is None:
             return None
         count = len(frontiers)
         weights = dict(zip(self.frontiers, chosen[:count], strict=True))
-        return self._allocation(weights, dict(zip(self.input_losses, chosen[count:], strict=True)))
+        return self._allocation(weights, dict(zip(self.inputs.losses, chosen[count:], strict=True)))
 
     def _solve_apart(self, capacity: float) -> Allocation | None:
         """Try shares of the capacity for inputs, where these do not add up."""
         best: Allocation | None = None
-        largest = self._taken({path: len(self.input_levels) - 1 for path in self.input_losses})
-        for share in np.linspace(self.input_levels[0] / self.input_levels[-1], 1, 16):
-            inputs = self._solve_inputs(largest * share)
-            weights = None if inputs is None else self._solve_weights(capacity - self._taken(inputs))
+        for share in self.inputs.shares(SHARES):
+            inputs = self.inputs.solve(share)
+            weights = None if inputs is None else self._solve_weights(capacity - self.inputs.nbytes(inputs))
             if inputs is not None and weights is not None:
                 found = self._allocation(weights, inputs)
                 best = found if best is None or found.loss < best.loss else best
         return best
 
-    def _lowered_to(self, capacity: float) -> dict[str, int] | None:
-        """Lower the input that loses least for a byte, of those that live where most is taken, until all fits."""
-        chosen = {path: len(self.input_levels) - 1 for path in self.input_losses}
-        sizes = self.rules.sizes
-        groups: Iterable[Iterable[str]] = (
-            sizes.together if self.rules.counting == "peak" else [{path} for path in chosen]
-        )
-        for group in groups:
-            paths = sorted(group)
-            while self._group_nbytes(paths, chosen) > capacity:
-                lower = [path for path in paths if chosen[path]]
-                if not lower:
-                    return None
-                chosen[min(lower, key=lambda path: self._price(path, chosen[path]))] -= 1
-        return chosen
-
-    def _price(self, path: str, index: int) -> float:
-        losses = self.input_losses[path].min(axis=1)
-        bits = self.input_levels[index] - self.input_levels[index - 1]
-        return float((losses[index - 1] - losses[index]) / (bits * self.rules.sizes.counts[path]))
-
-    def _group_nbytes(self, paths: Iterable[str], chosen: dict[str, int]) -> float:
-        return sum(self.rules.sizes.counts[path] * self.input_levels[chosen[path]] for path in paths) / 8
-
-    def _taken(self, chosen: dict[str, int]) -> float:
-        widths = {path: float(self.input_levels[index]) for path, index in chosen.items()}
-        return self.rules.sizes.nbits(widths, self.rules.counting) / 8
-
-    def _input_options(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        levels = np.asarray(self.input_levels, dtype=np.float64)
-        costs = [levels * self.rules.sizes.counts[path] / 8 for path in self.input_losses]
-        return costs, [losses.min(axis=1) for losses in self.input_losses.values()]
-
-    def _allocation(self, weights: dict[str, int], inputs: dict[str, int]) -> Allocation:
-        loss = sum(float(self.frontiers[path].losses[i]) for path, i in weights.items())
-        loss += sum(float(self.input_losses[path][i].min()) for path, i in inputs.items())
+    def _allocation(self, weights: dict[str, int], inputs: Chosen) -> Allocation:
+        loss = sum(float(self.frontiers[path].losses[i]) for path, i in weights.items()) + self.inputs.loss(inputs)
         chosen = {path: self._rows(path, self.frontiers[path], i) for path, i in weights.items()}
-        taken, of_inputs = self.base + sum(float(self.frontiers[path].costs[i]) for path, i in weights.items()), 0.0
-        if inputs:
-            of_inputs = self._taken(inputs)
+        taken = self.base + sum(float(self.frontiers[path].costs[i]) for path, i in weights.items())
+        of_inputs = self.inputs.nbytes(inputs)
         nbytes = {"weights": taken, "activations": of_inputs, "both": taken + of_inputs}
-        return Allocation(chosen, {path: self._input(path, i) for path, i in inputs.items()}, loss, nbytes)
+        return Allocation(chosen, {path: self.inputs.grid(path, i) for path, i in inputs.items()}, loss, nbytes)
 
     def _rows(self, path: str, frontier: Frontier, index: int) -> tuple[Tensor, Tensor]:
         candidates = self.candidates[path]
@@ -291,24 +247,9 @@ class Search:
         places = torch.searchsorted(torch.tensor(candidates.levels, device=levels.device), levels)
         return levels, candidates.steps[places, torch.arange(len(levels), device=levels.device)]
 
-    def _input(self, path: str, index: int) -> tuple[int, Tensor]:
-        ratio = RATIOS[int(self.input_losses[path][index].argmin())]
-        return self.input_levels[index], self.ranges[path] * ratio
-
     def _candidates(self, path: str) -> Candidates:
         layer, quantizer = weights_of(self.model)[path]
         return weight_candidates(quantizer.slices(layer.weight.detach()), quantizer.ranges().detach(), self.levels)
-
-    def _input_losses(self, path: str, quantizer: Activation) -> np.ndarray:
-        """Return what each width and share of the range costs, float64 (input levels, ratios).
-
-        Without any gradient noted: the variance of a rounding, for each number the same.
-        """
-        if not float(quantizer.seen):
-            errors = 4.0 ** -np.asarray(self.input_levels, dtype=np.float64) * self.rules.sizes.counts[path]
-            return np.repeat(errors[:, None], len(RATIOS), axis=1)
-        rows = [ACTIVATION_LEVELS.index(level) for level in self.input_levels]
-        return (quantizer.losses / quantizer.seen).double().cpu().numpy()[rows]
 
     def _frontier(self, path: str, sortable: bool, step: int) -> Frontier:
         layer, quantizer = weights_of(self.model)[path]
@@ -348,16 +289,9 @@ def set_uniform(model: nn.Module, level: int | None, input_level: int | None) ->
             inputs.set_level(input_level, inputs.ranges().detach())
 
 
-def _no_gain_above(losses: np.ndarray, levels: tuple[int, ...], most: Any) -> np.ndarray:
-    """Return ``losses`` (rows, levels) in which no level above ``most``, one or (rows,), is better than that one.
-
-    Of inputs, rows are levels: (levels, ratios) with one ``most`` for all.
-    """
-    if np.ndim(most) == 0:
-        allowed = np.asarray(levels) <= most
-        best = losses[allowed].min() if allowed.any() else losses.max()
-        return np.where(allowed[:, None], losses, np.maximum(losses, best))
-    allowed = np.asarray(levels)[None, :] <= np.asarray(most).reshape(-1, 1)
+def _no_gain_above(losses: NDArray[np.float64], levels: tuple[int, ...], most: NDArray[Any]) -> NDArray[np.float64]:
+    """Return ``losses`` (rows, levels) in which no level of a row above ``most`` (rows,) is better than that one."""
+    allowed = np.asarray(levels)[None, :] <= most.reshape(-1, 1)
     best = np.where(allowed, losses, np.inf).min(axis=1, keepdims=True)
     return np.where(allowed, losses, np.maximum(losses, best))
 

@@ -74,6 +74,12 @@ class Activation(LearnedGrid):
         self._take(x)
         self.batches.fill_(self.config.batches if x.numel() else 0)
 
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Let no further batch tell the range, if one has."""
+        if not self.needs_calibration:
+            self.batches.clamp_(min=self.config.batches)
+
     def encode(self, x: Tensor) -> Encoded:
         """Return the codes of ``x`` (..., features)."""
         self._must_be_known()

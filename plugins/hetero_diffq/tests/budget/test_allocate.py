@@ -196,6 +196,34 @@ def test_little_is_left_where_inputs_are_limited_too(
         torch.testing.assert_close(inputs_of(given_net.model)[path].ranges().detach(), range, rtol=1e-5, atol=0)
 
 
+def test_what_inputs_leave_does_not_move_their_limit(net: Make, tmp_path: Path) -> None:
+    """Bytes of inputs come in steps, so that some are always left; with more allowed they would be too many."""
+    given_net = net("normed", 16, 3, "tensor")
+    found = Rules(given_net.sizes, "max", metadata=METADATA)
+    low, high = extremes(given_net.model, found, LEVELS, "weights and activations", tmp_path)
+    limits = limits_of("weights and activations", 0.42, low, high)
+    allocation = Search(given_net.model, limits, found, samples=16).run()
+    usage = found.usage(given_net.model)
+    assert allocation is not None and allocation.loss < float("inf")
+    assert limits.activations is not None and limits.weights is not None
+    assert limits.activations - 16 / 8 <= usage.activations <= limits.activations
+    assert 0.99 * limits.weights <= usage.weights <= limits.weights
+
+
+@pytest.mark.parametrize("what", ["both", "weights and activations"])
+def test_where_only_the_narrowest_weights_fit_inputs_get_the_rest(net: Make, tmp_path: Path, what: str) -> None:
+    given_net = net("mlp", 12)
+    found = Rules(given_net.sizes, metadata=METADATA)
+    low, high = extremes(given_net.model, found, LEVELS, what, tmp_path)
+    room = high["activations"] - low["activations"]
+    limits = Limits(both=low["both"] + room) if what == "both" else Limits(low["weights"], high["activations"])
+    search = Search(given_net.model, limits, found, samples=16)
+    search._closing_in = lambda: None  # type: ignore[method-assign]
+    assert search.run() is not None
+    usage = found.usage(given_net.model)
+    assert not usage.exceeds(limits) and usage.activations == high["activations"]
+
+
 def test_without_gradients_inputs_are_not_all_narrow(net: Make) -> None:
     given_net = net("conv", 8, watched=False)
     found = Rules(given_net.sizes)

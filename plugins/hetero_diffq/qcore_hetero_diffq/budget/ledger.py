@@ -143,12 +143,13 @@ class Ledger(nn.Module):
         return found
 
     def over(self, model: nn.Module) -> Tensor:
-        """Return ``(S - T) / T`` of each limit, float32 (limits,), with ``T`` the aim; differentiable.
+        """Return ``(S - T) / (T - F)`` of each limit, float32 (limits,), with ``T`` the aim; differentiable.
 
-        ``S`` is of smooth widths: rounded up, all of them would stay where they are until many fall at once.
+        ``F`` is what no width changes. ``S`` is of smooth widths: rounded up, all of them would stay where they are
+        until many fall at once.
         """
         taken = torch.stack([self.taken(model, name, smooth=True) for name, _ in self.limits.items()])
-        return taken / self.aim.clamp_min(1.0) - 1
+        return (taken - self.aim) / (self.aim - self._fixed()).clamp_min(1.0)
 
     @torch.no_grad()
     def glide(self, model: nn.Module, share: float, margin: float) -> None:
@@ -160,8 +161,13 @@ class Ledger(nn.Module):
             self.start.copy_(torch.stack([self.taken(model, name, smooth=True) for name, _ in self.limits.items()]))
         ends = torch.tensor([limit * (1 - margin) for _, limit in self.limits.items()], device=self.aim.device)
         floors = torch.tensor([self.floor(model, name) for name, _ in self.limits.items()], device=self.aim.device)
-        ends = torch.maximum(ends, (1 + ROOM) * floors)
+        ends = torch.maximum(ends, floors + ROOM * (floors - self._fixed()))
         self.aim.copy_(self.start + (ends - self.start).clamp_max(0) * share)
+
+    def _fixed(self) -> Tensor:
+        """Return the bytes of each limit that no width changes, float32 (limits,)."""
+        fixed = [0.0 if name == "activations" else float(self.base_nbytes) for name, _ in self.limits.items()]
+        return torch.tensor(fixed, device=self.aim.device)
 
     def floor(self, model: nn.Module, name: str) -> float:
         """Return the bytes that a limit counts at the narrowest derived widths: ternary rows, inputs of 2 bits."""

@@ -42,9 +42,10 @@ class SquaredHinge:
 
 @dataclass(frozen=True)
 class AugmentedLagrangian:
-    """``(relu(mu + rho c)**2 - mu**2) / (2 rho)`` with ``c = (S - T) / T``, summed over limits.
+    """``(relu(mu + rho c)**2 - mu**2) / (2 rho)`` with ``c = (S - T) / (T - F)``, summed over limits.
 
-    In relative units one stiffness serves every network. ``mu``, ``rho`` and the aim ``T`` are the ledger's;
+    In relative units, less what no width changes (``F``), one stiffness serves every network. ``mu``, ``rho`` and the
+    aim ``T`` are the ledger's;
     :class:`Keep` moves the former two, the latter glides from what the network takes to its limit, so that the price of
     a byte stays near the one at which as many rows want to widen as to narrow, and rows part from each other.
 

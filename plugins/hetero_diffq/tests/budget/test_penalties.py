@@ -23,8 +23,11 @@ def priced(net: Make, over: float, *, smooth: bool = False, **limits: float) -> 
     found = net("mlp", 12)
     probe = Ledger(Limits(weights=1), Rules(found.sizes), 0, 1.0)
     taken = float(probe.weight_nbytes(found.model, smooth=smooth).detach())
-    ledger = Ledger(Limits(weights=1000, **limits), Rules(found.sizes), round(1000 * (1 + over) - taken), 1.0)
-    ledger.base_nbytes = 1000 * (1 + over) - taken  # to the letter
+    if smooth:
+        ledger = Ledger(Limits(weights=taken / (1 + over), **limits), Rules(found.sizes), 0, 1.0)
+    else:
+        ledger = Ledger(Limits(weights=1000, **limits), Rules(found.sizes), 0, 1.0)
+        ledger.base_nbytes = 1000 * (1 + over) - taken  # to the letter
     ledger.attach(found.model)
     return SimpleNamespace(model=found.model, ledger=ledger)
 
@@ -90,7 +93,7 @@ def test_a_multiplier_prices_what_is_just_at_the_limit(net: Make) -> None:
         grid.zero_grad()
     AugmentedLagrangian()(found.model).backward()
     assert any(grid.step.grad.any() for grid in learned_grids(found.model) if grid.step.grad is not None)
-    expected = {over: (max(0.7 + over, 0) ** 2 - 0.49) / 2 for over in (-2.0, -0.1, 0.3)}
+    expected = {over: (max(0.7 + over, 0) ** 2 - 0.49) / 2 for over in (-0.8, -0.1, 0.3)}
     for over, cost in expected.items():
         other = priced(net, over, smooth=True)
         other.ledger.multiplier.fill_(0.7)

@@ -25,7 +25,7 @@ BLOCKS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3,
 MIXED = (3, 4, 5, 8, 2, 1)
 CLASSES = 1000
 STATIC = "core/int(bits=8, granularity='tensor', dynamic=False, symmetric=False)"
-FLOATS, FOLDED, PACKED = "float", "float, norms folded", "packed and folded"
+FLOATS, FOLDED, PACKED = "float", "float, norms folded", "packed and folded, channels last"
 
 
 class RowWidths(Quantizer):
@@ -135,7 +135,7 @@ def measure(models: dict[str, nn.Module], x: Tensor, rounds: int) -> dict[str, d
     last = x.contiguous(memory_format=torch.channels_last)
 
     def call(name: str, model: nn.Module) -> Callable[[], object]:
-        own = last if name in (FLOATS, FOLDED) else x
+        own = last if name in (FLOATS, FOLDED, PACKED) else x
         return lambda: model(own)
 
     with torch.inference_mode():

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from qcore.methods.claims import Claim, Verdict, judge
     from qcore.methods.config import MethodConfig
     from qcore.methods.evidence import Evidence, MissingEvidenceError
-    from qcore.methods.phases import OptimizerConfig, Phase, Progress
+    from qcore.methods.phases import CosinePart, OptimizerConfig, Phase, Progress
 
 __all__ = [
     "Arm",
     "Claim",
+    "CosinePart",
     "Evidence",
     "Method",
     "MethodConfig",
@@ -33,6 +34,7 @@ __all__ = [
 _HOMES = {
     "Arm": "base",
     "Claim": "claims",
+    "CosinePart": "phases",
     "Evidence": "evidence",
     "Method": "base",
     "MethodConfig": "config",

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from qcore.training.phases import OptimizerConfig, Phase, Progress
+from qcore.training.phases import CosinePart, OptimizerConfig, Phase, Progress
 
-__all__ = ["OptimizerConfig", "Phase", "Progress"]
+__all__ = ["CosinePart", "OptimizerConfig", "Phase", "Progress"]

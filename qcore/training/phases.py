@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["OptimizerConfig", "Phase", "Progress"]
+__all__ = ["CosinePart", "OptimizerConfig", "Phase", "Progress"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,21 @@ class Progress:
     def fraction(self) -> float:
         """The part of the phase that is done, 0 at its first step and below 1 at its last."""
         return self.step / self.steps
+
+
+@dataclass(frozen=True)
+class CosinePart:
+    """A schedule: the part of a half cosine from 1 to 0 that lies between two shares of it.
+
+    So several phases can share one cosine.
+    """
+
+    begin: float = 0.0
+    end: float = 1.0
+
+    def __call__(self, fraction: float) -> float:
+        """Return the multiplier at ``fraction`` of the part."""
+        return (1 + math.cos(math.pi * (self.begin + fraction * (self.end - self.begin)))) / 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from qcore.methods import Arm, Method, MethodConfig, OptimizerConfig, Phase
+from qcore.methods import Arm, CosinePart, Method, MethodConfig, OptimizerConfig, Phase
 from qcore.training.data import as_floats
 from qcore_hetero_diffq.budget.activations import trace_inputs
 from qcore_hetero_diffq.budget.allocate import set_uniform
@@ -22,7 +22,7 @@ from qcore_hetero_diffq.network import inputs_of, weights_of
 from qcore_hetero_diffq.observe import Watch, observe_budget
 from qcore_hetero_diffq.quantizers.levels import BINARY
 from qcore_hetero_diffq.rules import layer_rules
-from qcore_hetero_diffq.schedule import CosinePart, Mixed, Project, WarmCosine
+from qcore_hetero_diffq.schedule import Mixed, Project, WarmCosine
 from qcore_hetero_diffq.sections import make_sections
 
 if TYPE_CHECKING:

@@ -18,24 +18,12 @@ if TYPE_CHECKING:
 
     from qcore.methods import Progress
 
-__all__ = ["CosinePart", "Mixed", "Project", "WarmCosine"]
+__all__ = ["Mixed", "Project", "WarmCosine"]
 
 GLIDE_UNTIL = 0.7
 """Share of the mixed phase after which the Lagrangian's aim is the limit."""
 RAMP_FROM, RAMP_UNTIL = 0.01, 0.5
 """The paper's penalty rises from a hundredth to all of it over the first half of the mixed phase."""
-
-
-@dataclass(frozen=True)
-class CosinePart:
-    """The part of a half cosine from 1 to 0 that lies between two shares of it."""
-
-    begin: float
-    end: float
-
-    def __call__(self, fraction: float) -> float:
-        """Return the multiplier at ``fraction`` of the part."""
-        return (1 + math.cos(math.pi * (self.begin + fraction * (self.end - self.begin)))) / 2
 
 
 @dataclass(frozen=True)

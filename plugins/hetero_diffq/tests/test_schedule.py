@@ -16,7 +16,7 @@ from qcore.methods import Progress
 from qcore_hetero_diffq.budget.ledger import Ledger, Limits
 from qcore_hetero_diffq.network import inputs_of, learned_grids, weights_of
 from qcore_hetero_diffq.observe import Watch, mean_bits, observe_budget
-from qcore_hetero_diffq.schedule import CosinePart, Project, WarmCosine
+from qcore_hetero_diffq.schedule import Project, WarmCosine
 
 Make = Callable[..., Any]
 FIRST, SECOND = Progress(0, 10, 0, 2), Progress(1, 10, 0, 2)
@@ -30,13 +30,6 @@ def trained(method: Make, network: Make, **options: Any) -> Any:
         grid.watching = True
     model(x).square().sum().backward()
     return model
-
-
-def test_parts_of_a_cosine_join() -> None:
-    whole = CosinePart(0, 1)
-    assert (whole(0.0), whole(1.0)) == (1, pytest.approx(0))
-    for share in (0.0, 0.3, 1.0):
-        assert CosinePart(0.2, 0.6)(share) == pytest.approx(whole(0.2 + 0.4 * share))
 
 
 @pytest.mark.parametrize("warm", [0.0, 0.04, 0.5, 1.0])

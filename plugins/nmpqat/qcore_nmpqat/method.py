@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
 from qcore.errors import UsageError
-from qcore.methods import Arm, Method, MethodConfig, OptimizerConfig, Phase
+from qcore.methods import Arm, CosinePart, Method, MethodConfig, OptimizerConfig, Phase
 from qcore_nmpqat import allocation
 from qcore_nmpqat.budget import BitPrice, DualAscent, Glide, SpendBudget, meet_own_budget
 from qcore_nmpqat.claims import list_claims
@@ -240,18 +239,6 @@ class NmpQat(Method):
         )
         last = self._phase("freeze", frozen, moving / config.epochs, 1.0, strengths=False)
         return [first, replace(last, patience=config.patience, before_step=meet_own_budget, after_epoch=Watch(frozen))]
-
-
-@dataclass(frozen=True)
-class CosinePart:
-    """The part of a half cosine from 1 to 0 that lies between two shares of it, as a learning rate's schedule."""
-
-    begin: float
-    end: float
-
-    def __call__(self, fraction: float) -> float:
-        """Return the multiplier at ``fraction`` of the part."""
-        return (1 + math.cos(math.pi * (self.begin + fraction * (self.end - self.begin)))) / 2
 
 
 def is_no_strength(name: str) -> bool:

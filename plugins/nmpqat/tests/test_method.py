@@ -15,7 +15,7 @@ from qcore.errors import ConfigError, UsageError
 from qcore.methods import Arm
 from qcore.nn import QuantLayer
 from qcore.tasks import Task, TaskData
-from qcore_nmpqat.method import CosinePart, NmpQat, is_no_strength
+from qcore_nmpqat.method import NmpQat, is_no_strength
 from qcore_nmpqat.network import activations, neurons
 from qcore_nmpqat.quantizers.noise import NoiseQuantizer
 
@@ -211,12 +211,6 @@ def test_diffq_is_trained_in_the_phases_of_nmpqat() -> None:
 def test_pictures_are_refused() -> None:
     with pytest.raises(UsageError, match="rows of features"):
         method().check(Pictures())
-
-
-def test_the_schedule_is_one_cosine_in_parts() -> None:
-    whole, part = CosinePart(0, 1), CosinePart(0.5, 1)
-    assert whole(0.0) == 1
-    assert part(0.0) == pytest.approx(whole(0.5)) == pytest.approx(0.5)
 
 
 def test_zero_rate_of_strengths_is_one_bit_training(tmp_path: Path) -> None:

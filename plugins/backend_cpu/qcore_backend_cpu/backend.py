@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CpuBackend"]
 
+_ENCODINGS = ("int", "uint", "ternary", "odd", "symmetric")
+"""A later core may have more: their codes would be read wrong."""
 _LONGEST_GROUP = 32768
 
 
@@ -61,6 +63,8 @@ class CpuBackend(Backend):
         """Return why ``request`` cannot be served, or None."""
         if request.device.type != "cpu":
             return f"the weight is on {request.device}, and it runs on the CPU"
+        if request.encoding not in _ENCODINGS:
+            return f"codes of encoding {request.encoding!r}, which this version does not know"
         if request.scales == "group" and (request.group_size or 0) > _LONGEST_GROUP:
             return f"groups of more than {_LONGEST_GROUP} columns"
         refusal_of_columns = columns_refusal(request)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -77,3 +78,4 @@ def test_what_it_cannot_run_it_rejects_with_a_reason() -> None:
     for request in (grouped, uneven):
         assert backend.reject(request)
     assert backend.reject(conv) is None
+    assert "balanced" in str(backend.reject(replace(conv, encoding="balanced")))

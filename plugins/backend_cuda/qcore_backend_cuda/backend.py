@@ -12,6 +12,7 @@ from torch import Tensor
 from qcore.backends import Backend, Kernel, KernelRequest, Probe, TrainingKernels
 from qcore.tensor import QTensor
 from qcore.tensor.encoded import largest_code
+from qcore_backend_cuda.layout import ENCODINGS
 from qcore_backend_cuda.machine import CAPABILITY, capability, interpreted, look
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class CudaBackend(Backend):
         device = "cpu" if interpreted() else "cuda"
         if request.device.type != device:
             return f"the weight is on {request.device}, and it runs on {device}"
+        if request.encoding not in ENCODINGS:
+            return f"codes of encoding {request.encoding!r}, which this version does not know"
         if device == "cuda" and capability(request.device) < CAPABILITY:
             return f"compute capability {capability(request.device)}: {CAPABILITY} is needed"
         if request.activation is not None and request.activation.columns is not None:

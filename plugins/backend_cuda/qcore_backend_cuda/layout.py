@@ -17,7 +17,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["LANES", "chunk_cols", "choose_lanes", "planes", "row_nbytes", "steps", "to_lanes"]
+__all__ = ["ENCODINGS", "LANES", "chunk_cols", "choose_lanes", "planes", "row_nbytes", "steps", "to_lanes"]
+
+ENCODINGS = ("int", "uint", "ternary", "odd", "symmetric")
+"""Those that kernels know; a later core may have more, and their codes would be read wrong."""
 
 LANES = (128, 64, 32)
 """The possible numbers of lanes, best first: more are longer runs of memory, fewer waste less of a short row."""

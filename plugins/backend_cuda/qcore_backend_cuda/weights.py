@@ -12,7 +12,7 @@ from torch import Tensor
 from qcore.tensor import Block, QTensor
 from qcore.tensor.codecs import CODECS
 from qcore.tensor.encoded import offset_and_step
-from qcore_backend_cuda.layout import choose_lanes, chunk_cols, row_nbytes, to_lanes
+from qcore_backend_cuda.layout import ENCODINGS, choose_lanes, chunk_cols, row_nbytes, to_lanes
 
 __all__ = ["PackedWeight"]
 
@@ -152,7 +152,7 @@ class PackedWeight:
     def facts(self) -> list[int]:
         """Return all else as whole numbers; with :meth:`tensors` it is the whole weight."""
         flags = (self.integer, self.has_zero, self.has_bias, self.has_order)
-        encoding = _ENCODINGS.index(self.encoding)
+        encoding = ENCODINGS.index(self.encoding)
         return [
             self.rows,
             self.cols,
@@ -177,15 +177,12 @@ class PackedWeight:
             lanes,
             widths,
             counts,
-            _ENCODINGS[encoding],
+            ENCODINGS[encoding],
             group_size,
             *flags,
         )
         names = [field.name for field in fields(cls)]
         return cls(**dict(zip(names, values, strict=True)))
-
-
-_ENCODINGS = ("int", "uint", "ternary", "odd", "symmetric")
 
 
 def _step(encoding: str) -> int:

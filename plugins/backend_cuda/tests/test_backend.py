@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -36,13 +38,12 @@ def test_what_it_cannot_run_it_rejects_with_a_reason() -> None:
     long = coded_weight("odd", 8, (1, 70_000), "row")
     assert "32 bits" in str(rejected(long, normal((1, 70_000), torch.float32), TOKENS))
     request = problem(coded_weight("int", 4, (5, 64), "row"), x, TOKENS).request
+    assert "balanced" in str(CudaBackend().reject(replace(request, encoding="balanced")))
     elsewhere = "cuda" if _device() == "cpu" else "cpu"
     assert elsewhere in str(CudaBackend().reject(_on(request, elsewhere)))
 
 
 def _on(request: qcore.backends.KernelRequest, device: str) -> qcore.backends.KernelRequest:
-    from dataclasses import replace
-
     return replace(request, device=torch.device(device))
 
 

@@ -30,8 +30,8 @@ class LearnedConfig(QuantizerConfig):
     surrogate: Surrogate = Field(default="ewgs", description="gradient of rounding")
     delta: float = Field(default=5e-3, ge=0, description="how strongly the surrogate bends the gradient")
     learn: Literal["log", "linear"] = Field(default="log", description="what the optimizer moves")
-    step_limits: tuple[float, float] = Field(default=(2.0**-60, 2.0**60), description="smallest and largest step")
-    range_limits: tuple[float, float] = Field(default=(2.0**-56, 2.0**64), description="smallest and largest range")
+    step_limits: tuple[float, float] = Field(default=(1e-18, 1e18), description="smallest and largest step")
+    range_limits: tuple[float, float] = Field(default=(1e-17, 1e19), description="smallest and largest range")
 
     @model_validator(mode="after")
     def _limits_are_boxes(self) -> Self:

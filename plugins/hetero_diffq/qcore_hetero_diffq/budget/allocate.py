@@ -273,7 +273,7 @@ class Search:
             return torch.ones(len(quantizer.level), 1, dtype=torch.float64)
         found = (quantizer.sensitivity / quantizer.seen).double() * self.samples
         found = found + 1e-6 * found.mean()  # rows that no gradient reached are told apart by their error
-        return (found if len(quantizer.level) == len(found) else found.mean().reshape(1)).unsqueeze(1)
+        return found.unsqueeze(1)
 
 
 @torch.no_grad()

@@ -51,11 +51,7 @@ def make_ledger(model: nn.Module, asked: Asked, rules: Rules, levels: tuple[int,
     probe = measurable(model)
     limits = resolve(probe, asked, rules)
     check_feasible(probe, limits, rules, levels)
-    base = 0
-    if rules.count_metadata:
-        set_uniform(probe, TERNARY, None)
-        base = rules.usage(probe).weights - _codes(probe, TERNARY)
-    return Ledger(limits, rules, base, STIFFNESS)
+    return Ledger(limits, rules, _base_nbytes(probe, rules), STIFFNESS)
 
 
 def measurable(model: nn.Module) -> nn.Module:
@@ -131,16 +127,16 @@ def _file_nbytes(model: nn.Module, budget: Budget, rules: Rules) -> int:
     codes = sum(
         len(layer.weight) * math.ceil(layer.weight[0].numel() * bits / 8) for layer, _ in weights_of(model).values()
     )
+    return _base_nbytes(model, rules) + codes
+
+
+def _base_nbytes(model: nn.Module, rules: Rules) -> int:
+    """Return what is counted of a file beside the codes; the widths of ``model`` change."""
     if not rules.count_metadata:
-        return codes
+        return 0
     set_uniform(model, TERNARY, None)
-    return rules.usage(model).weights - _codes(model, TERNARY) + codes
-
-
-def _codes(model: nn.Module, level: int) -> int:
-    return sum(
-        len(layer.weight) * row_nbytes(level, layer.weight[0].numel()) for layer, _ in weights_of(model).values()
-    )
+    shapes = [(len(layer.weight), layer.weight[0].numel()) for layer, _ in weights_of(model).values()]
+    return rules.usage(model).weights - sum(rows * row_nbytes(TERNARY, cols) for rows, cols in shapes)
 
 
 def _activation_nbytes(budget: Budget, rules: Rules) -> int:
@@ -153,8 +149,8 @@ def _activation_nbytes(budget: Budget, rules: Rules) -> int:
 def _largest(model: nn.Module, rules: Rules, name: str) -> str:
     sizes: dict[str, float] = {}
     if name != "activations":
-        sizes |= {f"{path}.weight": layer.weight.nbytes for path, layer in packed_layers(model).items()}
-        packed = set(packed_layers(model))
+        packed = packed_layers(model)
+        sizes |= {f"{path}.weight": layer.weight.nbytes for path, layer in packed.items()}
         sizes |= {
             key: value.numel() * value.element_size()
             for key, value in model.state_dict().items()

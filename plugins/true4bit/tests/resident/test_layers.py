@@ -167,7 +167,8 @@ def test_channels_last_gives_the_same_gradients() -> None:
         layer(here).square().sum().backward()
         made.append((here.grad, layer.log_gain.grad, layer.moments.first_peaks))
     for plain, channels_last in zip(*made, strict=True):
-        assert torch.allclose(plain, channels_last, rtol=1e-4, atol=1e-5)
+        # Sums of large terms: how they round depends on the machine's kernels, in units of the largest.
+        assert (plain - channels_last).abs().max() <= 1e-5 * plain.abs().max()
 
 
 def test_the_state_dict_has_codes_scales_and_bias_alone() -> None:

@@ -17,10 +17,11 @@ from qcore.nn import QuantLayer
 from qcore_hetero_diffq.bias import correct_biases, output_means
 from qcore_hetero_diffq.budget.activations import Counting, trace_inputs
 from qcore_hetero_diffq.budget.allocate import Search, set_uniform
+from qcore_hetero_diffq.budget.inputs import InputChoices
 from qcore_hetero_diffq.budget.ledger import Rules
 from qcore_hetero_diffq.budget.setup import Asked, check_feasible, measurable, resolve
 from qcore_hetero_diffq.budget.sizes import parse_budget
-from qcore_hetero_diffq.network import learned_grids, weights_of
+from qcore_hetero_diffq.network import inputs_of, learned_grids, weights_of
 from qcore_hetero_diffq.quantizers.levels import LEVELS
 from qcore_hetero_diffq.rules import layer_rules
 
@@ -29,9 +30,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Fitted", "prepare"]
 
+Problem = Literal["classification", "regression"]
+
 WIDEST = 8
 CORRECTED = 64
 """Inputs that biases are corrected on, all at once."""
+TRUSTS = (1.0, 0.75, 0.5, 0.25, 0.0)
+"""In gradients: what :meth:`Fitted.to_budget` chooses among."""
 
 
 class Fitted:
@@ -44,12 +49,23 @@ class Fitted:
         batch: inputs that biases are corrected on.
         samples: of a batch that gradients were noted of.
         means: mean outputs of the float network's layers over ``batch``, by path.
+        outputs: of the float network for ``batch``.
+        problem: what outputs mean.
     """
 
     def __init__(
-        self, model: nn.Module, batch: Tensor, means: dict[str, Tensor], samples: int, registry: Registry | None
+        self,
+        model: nn.Module,
+        batch: Tensor,
+        means: dict[str, Tensor],
+        outputs: Tensor,
+        *,
+        samples: int,
+        problem: Problem,
+        registry: Registry | None,
     ) -> None:
-        self.model, self.batch, self.means, self.samples, self.registry = model, batch, means, samples, registry
+        self.model, self.batch, self.means, self.outputs = model, batch, means, outputs
+        self.samples, self.problem, self.registry = samples, problem, registry
 
     def to_budget(
         self,
@@ -60,9 +76,13 @@ class Fitted:
         counting: Counting = "sum",
         count_metadata: bool = True,
         levels: Sequence[int] = LEVELS,
+        trusts: Sequence[float] = TRUSTS,
         metadata: Mapping[str, Any] | None = None,
     ) -> nn.Module:
-        """Return a network with the widths of least estimated loss that keep a budget; ``qcore.save`` writes it so.
+        """Return a network with widths that keep a budget; ``qcore.save`` writes it so.
+
+        For each of ``trusts`` the widths of least estimated loss are found; the network is taken whose outputs for
+        ``batch`` are closest to those in float, with corrected biases or without.
 
         Args:
             budget: like ``"1.5MB"`` or ``"3bit"``.
@@ -71,6 +91,8 @@ class Fitted:
             counting: of inputs: their sum, the largest, or the most that lives at one time.
             count_metadata: count the file as it is; false: codes alone.
             levels: what a row of weights chooses among; 1 binary, 2 ternary.
+            trusts: in gradients, against sizes of weights alone, see
+                :func:`~qcore_hetero_diffq.budget.sensitivity.error_weights`.
             metadata: what you will hand to ``qcore.save``: it is part of the file.
 
         Raises:
@@ -80,17 +102,41 @@ class Fitted:
         own = None if activation_budget is None else parse_budget(activation_budget)
         limits = resolve(measurable(self.model), Asked(parse_budget(budget), of, own), rules)
         check_feasible(measurable(self.model), limits, rules, tuple(levels))
-        made = copy.deepcopy(self.model)
-        Search(made, limits, rules, levels=tuple(levels), samples=self.samples).run()
-        correct_biases(made, self.batch, self.means)
-        return made
+        made = []
+        for trust in trusts:
+            made.append(copy.deepcopy(self.model))
+            Search(made[-1], limits, rules, levels=tuple(levels), samples=self.samples, trust=trust).run()
+        return self._closest(made)
+
+    @torch.no_grad()
+    def divergence(self, network: nn.Module) -> float:
+        """Return how far outputs for ``batch`` are from those in float.
+
+        For logits the mean Kullback-Leibler divergence of what they say, in nats; for numbers the mean squared error.
+        """
+        outputs = network(self.batch)
+        if self.problem == "regression":
+            return float(F.mse_loss(outputs, self.outputs))
+        found, wanted = (logits.double().log_softmax(dim=-1) for logits in (outputs, self.outputs))
+        return float(F.kl_div(found, wanted, reduction="batchmean", log_target=True))
 
     def uniform(self, bits: int, input_bits: int = WIDEST) -> nn.Module:
-        """Return the network with one width for all weights, and one for all inputs."""
+        """Return the network with one width for all weights, and one for all inputs, over the best of their ranges."""
         made = copy.deepcopy(self.model)
-        set_uniform(made, bits, input_bits)
-        correct_biases(made, self.batch, self.means)
-        return made
+        set_uniform(made, bits, None)
+        inputs = inputs_of(made)
+        choices = InputChoices.of(inputs, (input_bits,), trace_inputs(self.model, self.batch[:1]), "sum")
+        for path, quantizer in inputs.items():
+            quantizer.set_level(*choices.grid(path, 0))
+        return self._closest([made])
+
+    def _closest(self, networks: Sequence[nn.Module]) -> nn.Module:
+        """Return the closest to float among these with their biases corrected, or as it is if that is closer."""
+        corrected = copy.deepcopy(list(networks))
+        for network in corrected:
+            correct_biases(network, self.batch, self.means)
+        best = min(zip(corrected, networks, strict=True), key=lambda pair: self.divergence(pair[0]))
+        return min(best, key=self.divergence)
 
 
 def prepare(
@@ -98,7 +144,7 @@ def prepare(
     batches: Sequence[Tensor],
     *,
     rules: Mapping[str, Any] | None = None,
-    problem: Literal["classification", "regression"] = "classification",
+    problem: Problem = "classification",
     weight: Mapping[str, Any] | None = None,
     inputs: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -106,8 +152,10 @@ def prepare(
 ) -> Fitted:
     """Quantize a trained float network to 8 bits and note, batch by batch, how the loss feels each width.
 
-    Ranges come from the batches. No labels are needed: gradients are those of the log-likelihood of an answer drawn
-    from what the network itself says (the Fisher information), in a regression of a random projection of its outputs.
+    Ranges are the largest magnitudes of a batch, in the mean over batches: no training follows that would get used to
+    clipped ones, and each width may narrow them. No labels are needed: gradients are those of the log-likelihood of an
+    answer drawn from what the network itself says (the Fisher information), in a regression of a random projection of
+    its outputs.
 
     Args:
         model: in float, left alone.
@@ -128,18 +176,21 @@ def prepare(
     chosen = rules or layer_rules(
         model,
         {"quantizer": "hetero_diffq/sliced", **(weight or {}), "bits": WIDEST},
-        {"quantizer": "hetero_diffq/activation", **(inputs or {}), "bits": WIDEST},
+        {"quantizer": "hetero_diffq/activation", "percentile": 100.0, **(inputs or {}), "bits": WIDEST},
     )
     made = qcore.quantize(model, chosen, registry=registry).eval()
     qcore.calibrate(made, batches)
     set_uniform(made, WIDEST, WIDEST)
     _note_gradients(made, batches, problem, torch.Generator(batches[0].device).manual_seed(seed))
     corrected = torch.cat([batch[:CORRECTED] for batch in batches])[:CORRECTED]
-    means = output_means(copy.deepcopy(model).eval(), corrected, set(weights_of(made)))
-    return Fitted(made, corrected, means, len(batches[0]), registry)
+    original = copy.deepcopy(model).eval()
+    means = output_means(original, corrected, set(weights_of(made)))
+    with torch.no_grad():
+        outputs = original(corrected)
+    return Fitted(made, corrected, means, outputs, samples=len(batches[0]), problem=problem, registry=registry)
 
 
-def _note_gradients(model: nn.Module, batches: Sequence[Tensor], problem: str, generator: torch.Generator) -> None:
+def _note_gradients(model: nn.Module, batches: Sequence[Tensor], problem: Problem, generator: torch.Generator) -> None:
     with _watching(model):
         for batch in batches:
             if len(batch) == len(batches[0]):
@@ -147,7 +198,7 @@ def _note_gradients(model: nn.Module, batches: Sequence[Tensor], problem: str, g
             model.zero_grad()
 
 
-def _drawn_loss(output: Tensor, problem: str, generator: torch.Generator) -> Tensor:
+def _drawn_loss(output: Tensor, problem: Problem, generator: torch.Generator) -> Tensor:
     if problem == "regression":
         noise = torch.randn(output.shape, generator=generator, device=output.device)
         return (output * noise).sum() / len(output)

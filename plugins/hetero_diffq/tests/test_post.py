@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from qcore_hetero_diffq.bias import correct_biases, output_means
 from qcore_hetero_diffq.errors import BudgetInfeasible
 from qcore_hetero_diffq.network import inputs_of, learned_grids, weights_of
 from qcore_hetero_diffq.post import Fitted, prepare
+from qcore_hetero_diffq.quantizers.losses import ACTIVATION_LEVELS, RATIOS
 
 
 def batches(count: int = 3, size: int = 16, seed: int = 1) -> list[Tensor]:
@@ -119,6 +121,34 @@ def test_more_bytes_lose_less_and_the_widest_is_nearly_float(fitted: Fitted) -> 
     ]
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.01 * float(expected.detach().var())
+
+
+def test_the_closest_to_float_is_taken(fitted: Fitted) -> None:
+    alone = [fitted.divergence(fitted.to_budget("3bit", trusts=(trust,))) for trust in (1.0, 0.5, 0.0)]
+    assert len(set(alone)) > 1
+    assert fitted.divergence(fitted.to_budget("3bit", trusts=(1.0, 0.5, 0.0))) == min(alone)
+
+
+@pytest.mark.parametrize("problem", ["classification", "regression"])
+def test_the_float_network_does_not_diverge_from_itself_and_others_do(problem: Any) -> None:
+    fitted = prepare(network(), batches(2), problem=problem)
+    assert fitted.divergence(network().eval()) == 0
+    assert 0 < fitted.divergence(fitted.uniform(8)) < fitted.divergence(fitted.uniform(2))
+
+
+def test_biases_are_corrected_where_that_helps_and_only_there(fitted: Fitted) -> None:
+    badly = copy.copy(fitted)
+    badly.means = {path: mean + 9 * torch.arange(len(mean)) for path, mean in fitted.means.items()}
+    kept, corrected = badly.uniform(3), fitted.uniform(3)
+    assert torch.equal(kept[2].bias, network()[2].bias) and not torch.equal(corrected[2].bias, network()[2].bias)
+    assert fitted.divergence(corrected) < fitted.divergence(kept)
+
+
+def test_a_uniform_input_has_the_best_of_its_ranges(fitted: Fitted) -> None:
+    for path, quantizer in inputs_of(fitted.uniform(8, 3)).items():
+        noted = inputs_of(fitted.model)[path]
+        ratio = RATIOS[int(noted.losses[ACTIVATION_LEVELS.index(3)].argmin())]
+        torch.testing.assert_close(quantizer.ranges().detach(), noted.ranges().detach() * ratio)
 
 
 def test_packed_equals_eval_where_all_is_integer(fitted: Fitted) -> None:

@@ -17,6 +17,7 @@ from qcore_hetero_diffq.budget.frontier import Frontier, layer_frontier
 from qcore_hetero_diffq.budget.inputs import Chosen, InputChoices
 from qcore_hetero_diffq.budget.knapsack import choose
 from qcore_hetero_diffq.budget.ledger import Limits
+from qcore_hetero_diffq.budget.sensitivity import error_weights
 from qcore_hetero_diffq.network import inputs_of, weights_of
 from qcore_hetero_diffq.quantizers.levels import LEVELS, largest_codes, row_nbytes
 from qcore_hetero_diffq.quantizers.losses import ACTIVATION_LEVELS
@@ -79,6 +80,7 @@ class Search:
         levels: what a row of weights chooses among.
         input_levels: what an input chooses among.
         samples: of a batch that gradients were noted of.
+        trust: in these gradients, see :func:`~qcore_hetero_diffq.budget.sensitivity.error_weights`.
         learned: first look among widths of at most one bit above those that rows and inputs have now, then of two, and
             only then among all, should less leave bytes over.
     """
@@ -92,9 +94,10 @@ class Search:
         levels: tuple[int, ...] = LEVELS,
         input_levels: tuple[int, ...] = ACTIVATION_LEVELS,
         samples: int = 1,
+        trust: float = 1.0,
         learned: bool = False,
     ) -> None:
-        self.model, self.limits, self.rules, self.samples = model, limits, rules, samples
+        self.model, self.limits, self.rules, self.samples, self.trust = model, limits, rules, samples, trust
         self.levels, self.input_levels = tuple(sorted(levels)), tuple(sorted(input_levels))
         self.free_weights = limits.weights is not None or limits.both is not None
         self.free_inputs = limits.activations is not None or limits.both is not None
@@ -118,6 +121,7 @@ class Search:
         self.candidates = {path: self._candidates(path) for path in weights_of(self.model)} if self.free_weights else {}
         inputs = inputs_of(self.model) if self.free_inputs else {}
         all_inputs = InputChoices.of(inputs, self.input_levels, self.rules.sizes, self.rules.counting)
+        self.error_weights = self._error_weights()
         self.widths = {path: quantizer.row_bits() for path, (_, quantizer) in weights_of(self.model).items()}
         least = self.smallest()
         if least.exceeds(self.limits):
@@ -254,7 +258,7 @@ class Search:
     def _frontier(self, path: str, sortable: bool, step: int) -> Frontier:
         layer, quantizer = weights_of(self.model)[path]
         candidates = self.candidates[path]
-        losses = (candidates.errors * self._fisher(quantizer)).cpu().numpy() / 2
+        losses = (candidates.errors * self.error_weights[path].unsqueeze(1)).cpu().numpy() / 2
         losses = _no_gain_above(losses, self.levels, self.widths[path].cpu().numpy() + step)
         rows, cols = len(layer.weight), layer.weight[0].numel()
         whole = len(losses) == 1 and rows > 1
@@ -264,16 +268,25 @@ class Search:
         block = BLOCK_NBYTES + len(path) if counted else 0
         return layer_frontier(self.levels, costs, losses, block_nbytes=block, order_nbytes=order)
 
+    def _error_weights(self) -> dict[str, Tensor]:
+        fisher, energies, numbers = {}, {}, {}
+        for path in self.candidates:
+            layer, quantizer = weights_of(self.model)[path]
+            slices = quantizer.slices(layer.weight.detach())
+            fisher[path] = self._fisher(quantizer)
+            energies[path] = slices.double().square().sum(dim=(1, 2))
+            numbers[path] = slices[0].numel()
+        return error_weights(fisher, energies, numbers, self.trust)
+
     def _fisher(self, quantizer: Sliced) -> Tensor:
-        """Return the mean squared gradient of a sample's loss for each row, float64 (rows or 1, 1).
+        """Return the mean squared gradient of a sample's loss for each row, float64 (rows or 1,).
 
         That of a batch's mean loss times the samples, as if they were independent. Without any noted: 1 for all.
         """
         if not float(quantizer.seen):
-            return torch.ones(len(quantizer.level), 1, dtype=torch.float64)
+            return torch.ones(len(quantizer.level), dtype=torch.float64, device=quantizer.level.device)
         found = (quantizer.sensitivity / quantizer.seen).double() * self.samples
-        found = found + 1e-6 * found.mean()  # rows that no gradient reached are told apart by their error
-        return found.unsqueeze(1)
+        return found + 1e-6 * found.mean()  # rows that no gradient reached are told apart by their error
 
 
 @torch.no_grad()

@@ -64,7 +64,7 @@ def layer_frontier(
         part = losses[None, :, columns] + prices[:, None, None] * costs[columns]
         chosen.append(np.asarray(columns)[part.argmin(axis=2)])
     picks = np.unique(np.concatenate(chosen), axis=0)
-    widths = np.array([len(np.unique(pick)) for pick in picks])
+    widths = np.sum([(picks == column).any(axis=1) for column in range(len(levels))], axis=0)
     total = costs[picks].sum(axis=1) + (widths - 1) * block_nbytes + (widths > 1) * order_nbytes
     lost = np.take_along_axis(losses, picks.T, axis=1).sum(axis=0)
     kept = efficient(total, lost)

@@ -1,4 +1,4 @@
-"""``qcore bench``: time packed layers, or a whole model, beside torch fp32 and the peers that are installed."""
+"""``qcore bench``: time packed layers, or a whole model, beside torch's float layers and installed peers."""
 
 from __future__ import annotations
 
@@ -57,6 +57,9 @@ def bench(
     sample: Annotated[
         str | None, typer.Option("--input", metavar="SHAPE", help="With --model: shape of a sample, such as 3x32x32.")
     ] = None,
+    device: Annotated[
+        str, typer.Option("--device", metavar="NAME", help="Where all run: cpu, cuda or cuda:1.")
+    ] = "cpu",
     threads: Annotated[int, typer.Option("--threads", metavar="N", min=1, help="Threads that all use.")] = 1,
     rounds: Annotated[int, typer.Option("--rounds", metavar="N", min=2, help="Turns that each takes.")] = 15,
     cold: Annotated[
@@ -65,12 +68,12 @@ def bench(
     peers: Annotated[
         str | None, typer.Option("--peers", metavar="LIST", help="Peers or packages, such as fbgemm,openvino (all).")
     ] = None,
-    no_peers: Annotated[bool, typer.Option("--no-peers", help="Only ours and torch fp32.")] = False,
+    no_peers: Annotated[bool, typer.Option("--no-peers", help="Only ours and torch's float layer.")] = False,
     backend: Backend = "auto",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write a .json or .md file.")] = None,
     json: Json = False,
 ) -> None:
-    """Time packed layers, or a whole model, beside torch fp32 and the peers that are installed.
+    """Time packed layers, or a whole model, beside torch fp32 (bf16 on a GPU) and the peers that are installed.
 
     All take turns; each is checked first. Nothing but torch is needed.
     """
@@ -79,14 +82,15 @@ def bench(
         raise UsageError(f"{out}: a benchmark is written as .json or .md")
     if no_peers and peers is not None:
         raise UsageError("--peers and --no-peers contradict each other")
-    chosen = choose_peers("" if no_peers else peers)
+    chosen = choose_peers("" if no_peers else peers, device.partition(":")[0])
     layer_options = {"--shape": shape, "--bits": bits, "--group-size": group_size, "--float-input": float_input or None}
     _check_subject(model, layer_options, sample)
 
     def options() -> Options:
+        from qcore.measure.bench.device import Device
         from qcore.measure.bench.layers import Options
 
-        return Options(rounds, threads, backend, chosen, cold, session.registry)
+        return Options(rounds, threads, backend, chosen, cold, session.registry, Device.named(device))
 
     if model is None:
         report = _layers(session, shape, batch, bits, group_size, options, float_input=float_input)
@@ -134,7 +138,7 @@ def _model(
 def _give(session: Session, report: Report, out: Path | None, *, json: bool) -> None:
     from rich.text import Text
 
-    from qcore.measure.bench.table import COLUMNS, cells, heading, left_out, markdown
+    from qcore.measure.bench.table import cells, columns, heading, left_out, markdown
     from qcore.runs.files import atomic_write, atomic_write_json
 
     if out is not None:
@@ -146,10 +150,11 @@ def _give(session: Session, report: Report, out: Path | None, *, json: bool) -> 
     if json:
         print_data(report.as_dict())
     elif out is None:
-        columns = [
-            {"header": name, "justify": "left" if name in ("layer", "contender") else "right"} for name in COLUMNS
+        heads = [
+            {"header": name, "justify": "left" if name in ("layer", "contender") else "right"}
+            for name in columns(report)
         ]
         show(Text("\n".join(heading(report)) + "\n"))
-        show(make_table(columns, [cells(row) for row in report.rows if row.reason is None]))
+        show(make_table(heads, [cells(row) for row in report.rows if row.reason is None]))
         for line in left_out(report):
             show(Text(f"left out: {line}"))

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from qcore.measure.bench import bandwidth, peers
+from qcore.measure.bench.peers import choose_peers
 from qcore.measure.bench.timing import take_turns
 
 TINY = ("bench", "--shape", "16x8", "--batch", "1,3", "--rounds", "2")
@@ -15,8 +15,7 @@ TINY = ("bench", "--shape", "16x8", "--batch", "1,3", "--rounds", "2")
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(bandwidth, "last_level_nbytes", lambda: 1 << 16)
-    monkeypatch.setattr("qcore.measure.bench.contest.last_level_nbytes", lambda: 1 << 10)
+    monkeypatch.setattr("qcore.measure.bench.device.last_level_nbytes", lambda: 1 << 10)
 
 
 def test_the_data_hold_every_contender_with_its_figures(qcore):
@@ -28,6 +27,8 @@ def test_the_data_hold_every_contender_with_its_figures(qcore):
         "threads": 1,
         "rounds": 2,
         "clock": "CPU time of the process",
+        "device": "cpu",
+        "float": "torch fp32",
         "cold": False,
         "backend": "auto",
     }
@@ -55,10 +56,10 @@ def test_no_peer_is_needed(qcore, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     data = json.loads(qcore(*TINY, "--bits", "4", "--json").stdout)
     absent = [row for row in data["rows"] if row["reason"]]
-    assert {row["contender"] for row in absent} == {peer.label for peer in peers.PEERS}
+    assert {row["contender"] for row in absent} == {peer.label for peer in choose_peers()}
     assert all(row["reason"].startswith("not installed (pip install ") for row in absent)
     text = qcore(*TINY, "--bits", "4").stdout
-    assert text.count("left out: ") == len(peers.PEERS)
+    assert text.count("left out: ") == len(choose_peers())
 
 
 def test_a_peer_that_computes_nonsense_is_left_out(qcore, monkeypatch):
@@ -120,6 +121,10 @@ def test_it_writes_a_page_or_data(qcore, tmp_path):
         (("--model", "m.safetensors", "--bits", "4"), "--bits"),
         (("--model", "m.safetensors", "--float-input"), "--float-input"),
         (("--backend", "cpuu"), "cpuu"),
+        (("--device", "cuda:99"), "cuda:99"),
+        (("--device", "gpu"), "cuda:1"),
+        (("--device", "meta"), "cpu and cuda"),
+        (("--peers", "bitsandbytes"), "does not run on cpu"),
     ],
     ids=" ".join,
 )

@@ -1,4 +1,4 @@
-"""How fast this machine reads memory: what a layer's weights could stream at best."""
+"""How fast a device reads its memory: what a layer's weights could stream at best."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from qcore.measure.bench.machine import last_level_nbytes
+from qcore.measure.bench.device import CPU, Device
 from qcore.measure.bench.timing import Call, Clock
 
 __all__ = ["Bandwidth", "read_bandwidth"]
@@ -35,14 +35,14 @@ class Bandwidth:
         return asdict(self)
 
 
-def read_bandwidth(clock: Clock, *, nbytes: int | None = None, rounds: int = 40) -> Bandwidth:
+def read_bandwidth(clock: Clock, *, nbytes: int | None = None, rounds: int = 40, device: Device = CPU) -> Bandwidth:
     """Read a buffer of ``nbytes`` (several times the last-level cache) in several ways, and return the fastest.
 
     One reduction of one library may not reach what the memory gives, so three are tried in turns; all of them read each
     number once and write next to nothing. As many threads as torch uses now take part.
     """
-    size = nbytes or _TIMES_CACHE * last_level_nbytes()
-    buffer = torch.ones(max(1, size // 4))
+    size = nbytes or _TIMES_CACHE * device.cache_nbytes()
+    buffer = torch.ones(max(1, size // 4), device=device.device)
     ways: dict[str, Call] = {
         "torch.sum": buffer.sum,
         "torch.amax": buffer.amax,

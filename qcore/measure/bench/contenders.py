@@ -23,7 +23,6 @@ from qcore.tensor import Encoded, QTensor
 from qcore.tensor.integer import TINY, grouped, ungrouped
 
 __all__ = [
-    "BASE",
     "Contender",
     "deviation",
     "float_contender",
@@ -33,9 +32,6 @@ __all__ = [
     "rotating",
     "ternary",
 ]
-
-BASE = "torch fp32"
-"""Whom all others are compared with."""
 
 INPUT = "core/int(bits=8, granularity='token')"
 
@@ -56,6 +52,9 @@ class Contender:
         right: float32, what a packed network must give but for rounding; None: ``expected``.
         read: makes a tensor of what ``call`` returns.
         kernel: backend and kernel that run it, or None.
+        tolerance: deviation above which a peer computes something else, where it does not tell its rounded weights;
+            None: the contest's.
+        captured: whether the call replays a CUDA graph.
     """
 
     kind: Kind
@@ -67,6 +66,8 @@ class Contender:
     right: Tensor | None = None
     read: Callable[[Any], Tensor] = cast(Callable[[Any], Tensor], torch.as_tensor)
     kernel: str | None = None
+    tolerance: float | None = None
+    captured: bool = False
 
 
 def module_contender(module: nn.Module, x: Tensor, *, kind: Kind, name: str, weight_nbytes: int) -> Contender:
@@ -84,18 +85,19 @@ def module_contender(module: nn.Module, x: Tensor, *, kind: Kind, name: str, wei
     )
 
 
-def float_contender(layer: nn.Linear, x: Tensor) -> Contender:
-    """Return torch's own float32, which all others are compared with."""
-    return module_contender(layer, x, kind="float", name=BASE, weight_nbytes=4 * layer.weight.numel())
+def float_contender(layer: nn.Linear, x: Tensor, name: str) -> Contender:
+    """Return torch's own float layer, which all others are compared with."""
+    weight = layer.weight
+    return module_contender(layer, x, kind="float", name=name, weight_nbytes=weight.element_size() * weight.numel())
 
 
 def packed_contender(layer: PackedLinear, name: str, x: Tensor) -> Contender:
     """Return our packed ``layer`` on ``x``; its output should be near a float product with its own weights."""
     choice = cast(BackendChoice, layer.choice)
     made = module_contender(layer, x, kind="packed", name=name, weight_nbytes=choice.kernel.nbytes)
-    weight, quantizer = layer.weight.dequantize(), layer.input_quantizer
-    expected = F.linear(x, weight, layer.bias)
-    right = expected if quantizer is None else F.linear(quantizer(x), weight, layer.bias)
+    weight, quantizer, numbers = layer.weight.dequantize(), layer.input_quantizer, x.float()
+    expected = F.linear(numbers, weight, layer.bias)
+    right = expected if quantizer is None else F.linear(quantizer(numbers), weight, layer.bias)
     return replace(made, expected=expected, right=right, kernel=f"{choice.backend}: {choice.kernel.name}")
 
 
@@ -126,7 +128,7 @@ def ternary(weight: Tensor, group_size: int | None = None) -> QTensor:
     """
     rows, cols = weight.shape
     groups = grouped(weight, group_size or cols)
-    sizes = grouped(torch.ones(1, cols), group_size or cols).sum(dim=2)  # the last group may be smaller
+    sizes = grouped(weight.new_ones(1, cols), group_size or cols).sum(dim=2)  # the last group may be smaller
     scale = (groups.abs().sum(dim=2) / sizes).clamp_min(TINY)
     codes = ungrouped((groups / scale.unsqueeze(2)).round().clamp(-1, 1), cols).contiguous()
     return QTensor.pack(Encoded(codes, scale, weight.shape, weight.dtype, "ternary", 2, group_size=group_size))

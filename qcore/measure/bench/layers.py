@@ -1,7 +1,8 @@
-"""Packed linear layers beside torch fp32 and the peers: every shape with every batch."""
+"""Packed linear layers beside torch's float layer and the peers: every shape with every batch."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +14,11 @@ from qcore.backends import find_backends
 from qcore.measure.bench.bandwidth import Bandwidth, read_bandwidth
 from qcore.measure.bench.contenders import Contender, float_contender, pack_weight, packed_contender
 from qcore.measure.bench.contest import Contest, torch_threads
+from qcore.measure.bench.device import CPU, Device
 from qcore.measure.bench.machine import machine_facts
 from qcore.measure.bench.peers import PEERS, Peer, enter, peer_versions
 from qcore.measure.bench.plan import BATCHES, BITS, SHAPES, Shape, Weight, parse_weights
 from qcore.measure.bench.result import Report, Row
-from qcore.measure.bench.timing import clock_for
 from qcore.nn.init import linear
 from qcore.registry import Registry
 
@@ -36,9 +37,10 @@ class Options:
         rounds: how often each contender takes its turn.
         threads: that torch, our kernels and the peers use; with one the times are CPU time, else wall time.
         backend: what runs packed layers, or ``"auto"``.
-        peers: who takes part beside us and torch fp32.
+        peers: who takes part beside us and torch's float layer.
         cold: weights stream from memory: each call takes the next of a set of copies larger than the last-level cache.
         registry: where backends are looked up; None for the default framework's.
+        device: where all of them run.
         bandwidth_nbytes: bytes that are read to measure the bandwidth; None for several times the cache.
     """
 
@@ -48,6 +50,7 @@ class Options:
     peers: tuple[Peer, ...] = PEERS
     cold: bool = False
     registry: Registry | None = None
+    device: Device = CPU
     bandwidth_nbytes: int | None = None
 
 
@@ -60,7 +63,8 @@ def bench_layers(
 ) -> Report:
     """Time layers of ``shapes`` with weights stored as ``weights`` at each of ``batches``.
 
-    Inputs and outputs are float32; where ours compute in integers, the activations are quantized within the call.
+    Inputs and outputs are float32, on a GPU bfloat16; where ours compute in integers, the activations are quantized
+    within the call.
 
     Raises:
         BackendError: the named backend cannot run one of them.
@@ -82,15 +86,18 @@ def new_report(options: Options, progress: Progress) -> tuple[Report, Bandwidth]
         UnknownNameError: no loaded plugin offers the named backend.
     """
     backends = _backend_details(options)  # before anything takes its time
-    bandwidth = read_bandwidth(clock_for(options.threads), nbytes=options.bandwidth_nbytes)
+    device = options.device
+    bandwidth = read_bandwidth(device.clock(options.threads), nbytes=options.bandwidth_nbytes, device=device)
     progress(f"read bandwidth {bandwidth.gb_s:.1f} GB/s ({bandwidth.how})")
     report = Report(
-        machine=machine_facts(peer_versions(options.peers)),
+        machine=machine_facts(peer_versions(options.peers)) | ({"gpu": device.facts()} if device.is_gpu else {}),
         backends=backends,
         settings={
             "threads": options.threads,
             "rounds": options.rounds,
-            "clock": "CPU time of the process" if options.threads == 1 else "wall time",
+            "clock": device.clock_name(options.threads),
+            "device": str(device.device),
+            "float": device.base,
             "cold": options.cold,
             "backend": options.backend,
         },
@@ -123,10 +130,12 @@ def _contests(
 ) -> Iterator[tuple[Shape, int, list[Row]]]:
     for shape in shapes:
         layer = linear(shape.cols, shape.rows, torch.Generator().manual_seed(0)).eval().requires_grad_(False)
+        layer, device = layer.to(options.device.device), options.device
+        floats = layer if device.dtype is torch.float32 else copy.deepcopy(layer).to(device.dtype)
         packed = [(str(weight), pack_weight(layer, weight, options.backend, options.registry)) for weight in weights]
         for batch in batches:
-            x = sample_input(batch, shape.cols)
-            peers, absent = peer_contenders(layer, x, options)
+            x = sample_input(batch, shape.cols).to(device.device, device.dtype)
+            peers, absent = peer_contenders(floats, x, options)
             contest = Contest(
                 subject=str(shape),
                 batch=batch,
@@ -135,10 +144,11 @@ def _contests(
                 cold=options.cold,
                 bandwidth=bandwidth,
                 operations=2 * batch * shape.cols * shape.rows,
-                activation_nbytes=4 * batch * (shape.cols + shape.rows),
+                activation_nbytes=x.element_size() * batch * (shape.cols + shape.rows),
+                device=device,
             )
             ours = [packed_contender(layer, name, x) for name, layer in packed]
-            yield shape, batch, contest.run([float_contender(layer, x), *ours, *peers], absent)
+            yield shape, batch, contest.run([float_contender(floats, x, device.base), *ours, *peers], absent)
 
 
 def _backend_details(options: Options) -> dict[str, dict[str, str]]:

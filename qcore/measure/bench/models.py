@@ -16,7 +16,7 @@ from qcore.backends.reference import ReferenceBackend
 from qcore.errors import UsageError
 from qcore.export import ModelFile, inspect, load
 from qcore.foreign import ForeignError, guarded
-from qcore.measure.bench.contenders import BASE, Contender, module_contender
+from qcore.measure.bench.contenders import Contender, module_contender
 from qcore.measure.bench.contest import Contest, torch_threads
 from qcore.measure.bench.layers import Options, Progress, new_report, peer_contenders, sample_input
 from qcore.measure.bench.plan import MODEL_BATCHES
@@ -53,16 +53,19 @@ def bench_model(
     options = options or Options()
     sizes = tuple(sample) if sample else sample_shape(inspect(path))
     with torch_threads(options.threads):
-        network = load(path, backend=options.backend, registry=options.registry)
+        device = options.device
+        network = load(path, backend=options.backend, registry=options.registry).to(device.device)
         twin = float_twin(network).requires_grad_(False)
-        _check_sample(twin, sizes)
+        _check_sample(twin, sizes, device.device)
+        twin = twin.to(device.dtype)
         reference = _on_the_reference(network)
         report, bandwidth = new_report(options, progress)
         for place, batch in enumerate(batches):
-            x = sample_input(batch, *sizes)
-            floats = module_contender(twin, x, kind="float", name=BASE, weight_nbytes=_nbytes(twin))
+            x = sample_input(batch, *sizes).to(device.device)
+            given = x.to(device.dtype)
+            floats = module_contender(twin, given, kind="float", name=device.base, weight_nbytes=_nbytes(twin))
             packed = _packed_contender(network, reference, x)
-            peers, absent = peer_contenders(twin, x, options, models=True)
+            peers, absent = peer_contenders(twin, given, options, models=True)
             plan = _plan_contender(network, packed, x, options)
             if isinstance(plan, str):
                 absent.append((PLAN, plan))
@@ -73,8 +76,9 @@ def bench_model(
                 threads=options.threads,
                 cold=options.cold,
                 bandwidth=bandwidth,
-                activation_nbytes=4 * (x.numel() + _output(twin, x).numel()),
+                activation_nbytes=given.element_size() * (x.numel() + _output(twin, given).numel()),
                 tolerance=TOLERANCE,
+                device=device,
             )
             planned = [] if isinstance(plan, str) else [plan]
             report.rows.extend(contest.run([floats, packed, *planned, *peers], absent))
@@ -114,9 +118,9 @@ def sample_shape(file: ModelFile) -> tuple[int, ...]:
     raise UsageError(f"{file.path} does not tell the shape of a sample", "say it with --input, such as 3x32x32")
 
 
-def _check_sample(twin: nn.Module, sizes: tuple[int, ...]) -> None:
+def _check_sample(twin: nn.Module, sizes: tuple[int, ...], device: torch.device) -> None:
     try:
-        guarded("call", lambda: _output(twin, sample_input(1, *sizes)))
+        guarded("call", lambda: _output(twin, sample_input(1, *sizes).to(device)))
     except ForeignError as error:
         given = "x".join(map(str, sizes))
         hint = "say the shape of one sample, without the batch, such as 64 or 3x32x32"
@@ -137,7 +141,7 @@ def _plan_contender(network: nn.Module, packed: Contender, x: torch.Tensor, opti
     except UsageError as error:
         return error.message
     made = module_contender(plan, x, kind="packed", name=PLAN, weight_nbytes=packed.weight_nbytes)
-    return replace(made, right=packed.right)
+    return replace(made, right=packed.right, captured=options.device.is_gpu)
 
 
 def _on_the_reference(network: nn.Module) -> nn.Module:

@@ -19,13 +19,15 @@ class Row:
         kind: ``"float"``, ``"packed"`` or ``"peer"``.
         kernel: backend and kernel of a packed layer.
         median_us: microseconds a call, median over the rounds.
-        ratio, ratio_low, ratio_high: how many times as fast as torch fp32: median and quartiles of the rounds' ratios.
+        ratio, ratio_low, ratio_high: how many times as fast as torch's float layer: median and quartiles of the rounds'
+            ratios.
         weight_nbytes: bytes of weights and scales.
-        touched_nbytes: these, and the float32 input and output.
+        touched_nbytes: these, and the float input and output.
         weight_gb_s: ``weight_nbytes`` over the median time, 10^9 bytes a second.
         bandwidth_share: ``weight_gb_s`` over the measured read bandwidth; above 1 where weights come from a cache.
         gop_s: multiplications and additions of the product over the median time, 10^9 a second.
         deviation: ``|y - expected| / |expected|`` of the output.
+        captured: on a GPU, whether what was timed is a CUDA graph; else None.
         reason: why it is left out.
     """
 
@@ -44,6 +46,7 @@ class Row:
     bandwidth_share: float | None = None
     gop_s: float | None = None
     deviation: float | None = None
+    captured: bool | None = None
     reason: str | None = None
 
 
@@ -54,7 +57,7 @@ class Report:
     Attributes:
         machine: facts about machine and process, see :func:`qcore.measure.bench.machine.machine_facts`.
         backends: details of each available backend, by id.
-        settings: threads, rounds, clock, whether weights streamed from memory.
+        settings: device, its float layer, threads, rounds, clock, whether weights streamed from memory.
         bandwidth: the measured read bandwidth, see :class:`qcore.measure.bench.bandwidth.Bandwidth`.
         rows: what was found.
     """

@@ -8,9 +8,13 @@ from typing import Any
 from qcore.measure.bench.result import Report, Row
 from qcore.measure.bench.timing import REST_S
 
-__all__ = ["COLUMNS", "cells", "heading", "left_out", "markdown"]
+__all__ = ["cells", "columns", "heading", "left_out", "markdown"]
 
-COLUMNS = ("layer", "batch", "contender", "us", "x fp32 (quartiles)", "kB touched", "weight GB/s", "of read", "GOP/s")
+
+def columns(report: Report) -> tuple[str, ...]:
+    """Return the heads of the columns of :func:`cells`."""
+    times = f"x {report.settings['float'].removeprefix('torch ')} (quartiles)"
+    return ("layer", "batch", "contender", "us", times, "kB touched", "weight GB/s", "of read", "GOP/s")
 
 
 def markdown(report: Report, title: str, command: str | None = None) -> str:
@@ -18,7 +22,8 @@ def markdown(report: Report, title: str, command: str | None = None) -> str:
     lines = [f"# {title}", ""]
     if command:
         lines += [f"`{command}`", ""]
-    lines += [*heading(report), "", f"| {' | '.join(COLUMNS)} |", "|---|---:|---" + "|---:" * (len(COLUMNS) - 3) + "|"]
+    heads = columns(report)
+    lines += [*heading(report), "", f"| {' | '.join(heads)} |", "|---|---:|---" + "|---:" * (len(heads) - 3) + "|"]
     lines += [f"| {' | '.join(cells(row))} |" for row in report.rows if row.reason is None]
     missing = list(left_out(report))
     return "\n".join([*lines, *(["", "Left out:", "", *(f"- {line}" for line in missing)] if missing else []), ""])
@@ -33,6 +38,12 @@ def heading(report: Report) -> Iterator[str]:
     )
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     yield f"Python {machine['python']}, qcore {machine['qcore']}, {versions}."
+    if "gpu" in machine:
+        gpu = machine["gpu"]
+        yield (
+            f"GPU {gpu['name']}, capability {gpu['capability']}, L2 cache {gpu['l2_nbytes'] / 2**20:.0f} MiB, "
+            f"CUDA {gpu['cuda']}. Calls are CUDA graphs, but for those marked as eager."
+        )
     for name, details in report.backends.items():
         yield f"Backend {name}: {', '.join(f'{key} {value}' for key, value in details.items()) or 'no details'}."
     where = (
@@ -47,7 +58,7 @@ def heading(report: Report) -> Iterator[str]:
         f"Read bandwidth {bandwidth['gb_s']:.1f} GB/s: {bandwidth['how']}."
     )
     yield (
-        "us: median of a call. x fp32: how many times as fast as torch fp32, median and quartiles of the rounds; "
+        f"us: median of a call. x: how many times as fast as {settings['float']}, median and quartiles of the rounds; "
         "above 1 is faster. Bytes touched: weights, input and output. of read: weight GB/s over the read bandwidth, "
         "above 100 % where weights come from a cache."
     )
@@ -58,7 +69,7 @@ def cells(row: Row) -> list[str]:
     return [
         row.subject,
         str(row.batch),
-        row.contender,
+        row.contender + (", eager" if row.captured is False else ""),
         _number(row.median_us),
         f"{row.ratio:.2f} ({row.ratio_low:.2f}-{row.ratio_high:.2f})",
         "-" if row.touched_nbytes is None else _number(row.touched_nbytes / 1000),

@@ -49,13 +49,13 @@ def test_ternary_codes_are_those_of_the_mean_magnitude_and_a_short_last_group_ha
 
 def test_float_is_the_layer_itself(layer: nn.Linear) -> None:
     x = torch.ones(2, 20)
-    contender = float_contender(layer, x)
+    contender = float_contender(layer, x, "torch fp32")
     assert torch.equal(contender.read(contender.call()), layer(x))
     assert contender.weight_nbytes == 4 * 6 * 20
 
 
 def test_copies_in_turn_lie_elsewhere_and_exceed_the_given_bytes(layer: nn.Linear) -> None:
-    contender = float_contender(layer, torch.ones(2, 20))
+    contender = float_contender(layer, torch.ones(2, 20), "torch fp32")
     made: list[int] = []
     real = contender.again
 

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -9,10 +10,14 @@ import torch
 
 from qcore.errors import QcoreError
 from qcore.measure.bench import contest as room
+from qcore.measure.bench import device as device_room
 from qcore.measure.bench.bandwidth import Bandwidth
-from qcore.measure.bench.contenders import BASE, Contender
+from qcore.measure.bench.contenders import Contender
 from qcore.measure.bench.contest import Contest, torch_threads
+from qcore.measure.bench.device import Device
+from qcore.measure.bench.timing import Call, Clock
 
+BASE = "torch fp32"
 OUTPUT = torch.ones(2, 3)
 CONTEST = Contest(
     subject="4 -> 3",
@@ -99,12 +104,63 @@ def test_our_own_output_is_checked_against_the_right_one_and_told_against_the_fl
 
 
 def test_cold_weights_take_turns_and_small_ones_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "last_level_nbytes", lambda: 4800)
+    monkeypatch.setattr(device_room, "last_level_nbytes", lambda: 4800)
     monkeypatch.setattr(room, "MOST_COPIES", 200)
     rows = replace(CONTEST, cold=True).run([BASIS, contender("small", nbytes=1), contender("ours", "packed", nbytes=1)])
     assert rows[0].reason is None
     assert [row.contender for row in rows[1:]] == ["small", "ours"]
     assert all("too few to stream" in str(row.reason) for row in rows[1:])
+
+
+@dataclass(frozen=True)
+class PretendedGpu(Device):
+    """The CPU, which takes itself for a GPU on which some calls can be captured."""
+
+    capturable: tuple[Callable[[], object], ...] = ()
+
+    @property
+    def is_gpu(self) -> bool:
+        return True
+
+    def clock(self, threads: int) -> Clock:
+        return time.perf_counter
+
+    def synchronize(self) -> None:
+        pass
+
+    def cache_nbytes(self) -> int:
+        return 100
+
+    def captured(self, call: Call) -> Call | None:
+        return (lambda: call()) if call in self.capturable else None
+
+
+def gpu(*capturable: Callable[[], object]) -> Contest:
+    return replace(CONTEST, device=PretendedGpu(torch.device("cpu"), torch.float32, capturable))
+
+
+def test_on_a_gpu_calls_are_graphs_where_they_can_be_and_rows_say_so() -> None:
+    eager, replaying = contender("eager", call=lambda: OUTPUT), contender("plan", "packed", lambda: OUTPUT)
+    rows = gpu(BASIS.call).run([BASIS, eager, replace(replaying, captured=True)])
+    assert [(row.contender, row.captured) for row in rows] == [(BASE, True), ("eager", False), ("plan", True)]
+    assert [row.captured for row in CONTEST.run([BASIS, eager])] == [None, None]
+
+
+def test_cold_weights_of_a_gpu_are_graphs_each() -> None:
+    copies: list[Call] = []
+
+    def again() -> Call:
+        copies.append(lambda: OUTPUT)
+        return copies[-1]
+
+    (row,) = replace(gpu(BASIS.call), cold=True).run([replace(BASIS, again=again)])
+    assert row.captured and len(copies) == -(-200 // 48) - 1
+
+
+def test_a_peer_may_round_more_coarsely_than_the_contest_allows() -> None:
+    coarse = contender("coarse", call=lambda: OUTPUT * 1.1)
+    assert "10% off" in str(CONTEST.run([BASIS, coarse])[1].reason)
+    assert CONTEST.run([BASIS, replace(coarse, tolerance=0.15)])[1].reason is None
 
 
 def test_the_number_of_threads_is_put_back() -> None:

@@ -10,6 +10,7 @@ from qcore.backends import Kernel
 from qcore.backends.reference import ReferenceBackend
 from qcore.errors import BackendError, QcoreError, UnknownNameError
 from qcore.measure.bench import layers as room
+from qcore.measure.bench.device import Device
 from qcore.measure.bench.layers import Options, bench_layers
 from qcore.measure.bench.peers import choose_peers
 from qcore.measure.bench.plan import Shape, Weight
@@ -76,3 +77,13 @@ def test_an_output_whose_terms_cancel_is_not_taken_for_a_wrong_one() -> None:
     shapes = tuple(Shape(cols, 1) for cols in range(30, 90))
     report = bench_layers(shapes, (1,), (Weight(8), Weight(4, 8), Weight(4, float_input=True)), options)
     assert max(row.deviation or 0 for row in report.rows) > 0.05
+
+
+def test_what_a_gpu_is_compared_in_are_16_bits() -> None:
+    device = Device(torch.device("cpu"), torch.bfloat16)
+    options = Options(rounds=2, peers=choose_peers("int_mm"), bandwidth_nbytes=1 << 16, device=device)
+    report = bench_layers((Shape(64, 32),), (3,), (Weight(None), Weight(4), Weight(4, float_input=True)), options)
+    assert [row.contender for row in report.rows][0] == report.settings["float"] == "torch bf16"
+    assert all(row.reason is None and (row.deviation or 0) < 0.02 for row in report.rows)
+    assert report.rows[0].weight_nbytes == 2 * 64 * 32
+    assert report.rows[0].touched_nbytes == 2 * (64 * 32 + 3 * 96)

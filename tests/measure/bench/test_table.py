@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from qcore.measure.bench.machine import machine_facts
 from qcore.measure.bench.result import Report, Row
-from qcore.measure.bench.table import COLUMNS, cells, heading, left_out, markdown
+from qcore.measure.bench.table import cells, columns, heading, left_out, markdown
 
 ROW = Row(
     subject="16 -> 8",
@@ -23,8 +23,8 @@ ROW = Row(
 )
 
 
-def report(*rows: Row, threads: int = 1, cold: bool = False) -> Report:
-    settings = {"threads": threads, "clock": "wall time", "rounds": 3, "cold": cold, "backend": "auto"}
+def report(*rows: Row, threads: int = 1, cold: bool = False, floats: str = "torch fp32") -> Report:
+    settings = {"float": floats, "threads": threads, "clock": "wall time", "rounds": 3, "cold": cold, "backend": "auto"}
     bandwidth = {"gb_s": 20.0, "how": "torch.sum", "each": {}}
     return Report(
         machine=machine_facts(),
@@ -37,7 +37,7 @@ def report(*rows: Row, threads: int = 1, cold: bool = False) -> Report:
 
 def test_a_row_is_cells_in_the_order_of_the_columns() -> None:
     assert cells(ROW) == ["16 -> 8", "1", "4 bit", "12.3", "2.00 (1.50-2.50)", "0.2", "5.0", "25%", "250"]
-    assert len(cells(ROW)) == len(COLUMNS)
+    assert len(cells(ROW)) == len(columns(report()))
     bare = replace(ROW, weight_gb_s=None, bandwidth_share=None, gop_s=None, touched_nbytes=None)
     assert cells(bare)[5:] == ["-"] * 4
 
@@ -54,6 +54,16 @@ def test_the_heading_says_where_and_how() -> None:
     for part in ("cores", "torch", "some/cpu: isa avx2", "no details", "2 thread(s)", "3 interleaved", "20.0 GB/s"):
         assert part in text
     assert "stream from memory" in text and "OMP_WAIT_POLICY" in text
+
+
+def test_on_a_gpu_it_is_told_with_what_is_no_graph_and_times_are_against_bf16() -> None:
+    found = report(ROW, floats="torch bf16")
+    assert columns(found)[4] == "x bf16 (quartiles)" and columns(report())[4] == "x fp32 (quartiles)"
+    found.machine["gpu"] = {"name": "some GPU", "capability": "9.0", "l2_nbytes": 50 << 20, "cuda": "13.0"}
+    text = "\n".join(heading(found))
+    assert "GPU some GPU, capability 9.0, L2 cache 50 MiB" in text and "torch bf16" in text
+    assert cells(replace(ROW, captured=False))[2] == "4 bit, eager"
+    assert cells(replace(ROW, captured=True))[2] == cells(ROW)[2] == "4 bit"
 
 
 def test_a_page_has_title_command_rows_and_who_is_left_out() -> None:

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BLOCK", "Blocks", "round_to_blocks"]
+__all__ = ["BLOCK", "TOLERANCES", "Blocks", "round_to_blocks"]
 
 BLOCK = 128
+
+TOLERANCES = {4: 0.15}
+"""Deviation from the float layer that so many bits may bring, of peers that do not tell their rounded weights."""
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ def int_mm(module: nn.Module, x: Tensor, threads: int) -> Contender:
     """Return the product of int8 codes with int8 codes as int32: no activations quantized, no scales, no bias."""
     layer = cast(nn.Linear, module)
     drawn = torch.Generator().manual_seed(0)
-    codes = torch.randint(-127, 128, x.shape, dtype=torch.int8, generator=drawn)
-    weight = torch.randint(-127, 128, layer.weight.shape, dtype=torch.int8, generator=drawn)
+    codes = torch.randint(-127, 128, x.shape, dtype=torch.int8, generator=drawn).to(x.device)
+    weight = torch.randint(-127, 128, layer.weight.shape, dtype=torch.int8, generator=drawn).to(x.device)
 
     def call_with(weight: Tensor) -> Call:
         columns = weight.t()  # a copy with contiguous columns is slower

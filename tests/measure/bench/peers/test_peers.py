@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from qcore.errors import UnknownNameError
+from qcore.errors import UnknownNameError, UsageError
 from qcore.measure.bench import peers as room
 from qcore.measure.bench.contenders import Contender, deviation
 from qcore.measure.bench.peers import PEERS, Peer, choose_peers, enter, peer_versions
@@ -24,7 +24,7 @@ def layer() -> nn.Linear:
 
 
 @pytest.mark.parametrize("batch", [1, 5])
-@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
+@pytest.mark.parametrize("peer", choose_peers(), ids=lambda peer: peer.name)
 def test_a_peer_computes_the_layer_or_says_what_is_missing(peer: Peer, batch: int, layer: nn.Linear) -> None:
     x = torch.randn(batch, 256, generator=torch.Generator().manual_seed(1))
     engine = torch.backends.quantized.engine
@@ -42,7 +42,7 @@ def test_a_peer_computes_the_layer_or_says_what_is_missing(peer: Peer, batch: in
     assert torch.backends.quantized.engine == engine
 
 
-@pytest.mark.parametrize("peer", [peer for peer in PEERS if peer.models], ids=lambda peer: peer.name)
+@pytest.mark.parametrize("peer", [peer for peer in choose_peers() if peer.models], ids=lambda peer: peer.name)
 def test_a_peer_for_models_takes_a_whole_network(peer: Peer, layer: nn.Linear) -> None:
     network = nn.Sequential(layer, nn.ReLU(), nn.Linear(24, 8)).eval().requires_grad_(False)
     x = torch.randn(4, 256, generator=torch.Generator().manual_seed(1))
@@ -90,7 +90,12 @@ def test_what_libraries_complain_about_is_held_back_and_nothing_of_it_stays(
 
 
 def test_peers_are_chosen_by_name_or_by_package() -> None:
-    assert choose_peers() == PEERS
+    assert choose_peers() == tuple(peer for peer in PEERS if "cpu" in peer.devices)
+    assert {"int_mm", "bnb-nf4"} <= {peer.name for peer in choose_peers(device="cuda")} < {peer.name for peer in PEERS}
+    assert {peer.name for peer in choose_peers("torchao")} == {"torchao-int8"}
+    assert len(choose_peers("torchao", "cuda")) == 3
+    with pytest.raises(UsageError, match="gemlite does not run on cpu"):
+        choose_peers("gemlite")
     assert choose_peers("") == ()
     assert {peer.name for peer in choose_peers("fbgemm,onnxruntime")} == {"fbgemm", "ort-int8", "ort-4bit", "ort-2bit"}
     with pytest.raises(UnknownNameError, match="fbgem"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -12,6 +13,10 @@ from qcore_hetero_diffq.quantizers.config import Surrogate
 from qcore_hetero_diffq.quantizers.surrogate import Source, scaled_gradient
 
 __all__ = ["Grid", "Watcher", "derived_bits", "rounded"]
+
+
+_AT_ONCE = 1 << 17
+"""Elements of a slice that are worked on at a time: what they become from one operation to the next stays cached."""
 
 
 @dataclass(frozen=True)
@@ -100,27 +105,44 @@ class _Rounded(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x)
         ctx.grid, ctx.surrogate, ctx.delta, ctx.own = grid, surrogate, delta, own
-        return grid.codes(x).mul_(grid.step)
+        y = torch.empty_like(x)
+        for part, out in _parts(x, y):
+            torch.mul(grid.codes(part), grid.step, out=out)
+        return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,), (x,), grid = gradients, ctx.saved_tensors, cast(Grid, ctx.grid)
         ctx.own.watch(gradient, x)
-        codes, z, bound = grid.codes(x), x * grid.inverse, _bound(grid)
-        clamped = torch.clamp(z, torch.where(grid.low < 0, -bound, 0.0), bound)
-        inside = clamped == z
-        error = clamped - codes
-        if grid.binary is not None:
-            error, clamped = error.masked_fill(grid.binary, 0), clamped.masked_fill(grid.binary, 0)
-        scaled = scaled_gradient(ctx.surrogate, ctx.delta, gradient, error, ctx.own)
-        dx = scaled * inside
-        dstep = drange = None
-        if ctx.needs_input_grad[1]:
-            terms = gradient * codes - torch.where(inside | ~grid.fixed, scaled, 0.0) * clamped
-            dstep = _summed(terms)
-        if ctx.needs_input_grad[2]:
-            drange = _summed((scaled - dx) * clamped.sign()).masked_fill(grid.fixed, 0)
-        return dx, dstep, drange, None, None, None, None
+        dx = torch.empty_like(x)
+        dstep = torch.zeros_like(grid.step, dtype=torch.float64) if ctx.needs_input_grad[1] else None
+        drange = torch.zeros_like(grid.step, dtype=torch.float64) if ctx.needs_input_grad[2] else None
+        for g, part, out in _parts(gradient, x, dx):
+            codes, clamped, inside = _places(part, grid)
+            error = clamped - codes
+            if grid.binary is not None:
+                error, clamped = error.masked_fill(grid.binary, 0), clamped.masked_fill(grid.binary, 0)
+            scaled = scaled_gradient(ctx.surrogate, ctx.delta, g, error, ctx.own)
+            torch.mul(scaled, inside, out=out)
+            if dstep is not None:
+                dstep += _summed(g * codes - torch.where(inside | ~grid.fixed, scaled, 0.0) * clamped)
+            if drange is not None:
+                drange += _summed((scaled - out) * clamped.sign())
+        if drange is not None:
+            drange.masked_fill_(grid.fixed, 0)
+        return dx, *(None if total is None else total.to(torch.float32) for total in (dstep, drange)), *(None,) * 4
+
+
+def _parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield views of the tensors (rows, groups, n), a part of each slice after the other."""
+    return zip(*(torch.split(tensor, _AT_ONCE, dim=-1) for tensor in tensors), strict=True)
+
+
+def _places(x: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
+    """Return codes, ``z'``, and where ``z`` is that."""
+    z, bound = x * grid.inverse, _bound(grid)
+    clamped = torch.clamp(z, torch.where(grid.low < 0, -bound, 0.0), bound)
+    return grid.codes(x), clamped, clamped == z
 
 
 def _bound(grid: Grid) -> Tensor:
@@ -129,4 +151,4 @@ def _bound(grid: Grid) -> Tensor:
 
 
 def _summed(terms: Tensor) -> Tensor:
-    return terms.sum(dim=-1, keepdim=True, dtype=torch.float64).to(torch.float32)
+    return terms.sum(dim=-1, keepdim=True, dtype=torch.float64)

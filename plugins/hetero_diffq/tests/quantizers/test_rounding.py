@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from qcore_hetero_diffq.quantizers import rounding
 from qcore_hetero_diffq.quantizers.rounding import Grid, derived_bits, rounded
 from qcore_hetero_diffq.quantizers.surrogate import scaled_gradient
 
@@ -95,7 +96,23 @@ def test_gradients_are_those_of_the_formulas(surrogate: str, signed: bool) -> No
 
 
 @pytest.mark.parametrize("signed", [True, False])
-@pytest.mark.parametrize("surrogate", ["ewgs", "tanh", "atanh", "psgd", "acos", "gaussian", "uniform"])
+@pytest.mark.parametrize("fixed", [True, False])
+def test_parts_of_a_slice_are_worked_on_like_the_whole(
+    monkeypatch: pytest.MonkeyPatch, signed: bool, fixed: bool
+) -> None:
+    (x, upstream), grid = numbers(), grid_of(STEPS, RANGES, signed=signed, fixed=fixed)
+    y = rounded(x, STEPS, RANGES, grid, "ewgs", DELTA, Watcher())
+    whole = gradients(x, upstream, STEPS, RANGES, grid, "ewgs", DELTA)
+    monkeypatch.setattr(rounding, "_AT_ONCE", 7)
+    assert torch.equal(rounded(x, STEPS, RANGES, grid, "ewgs", DELTA, Watcher()), y)
+    parts = gradients(x, upstream, STEPS, RANGES, grid, "ewgs", DELTA)
+    assert torch.equal(parts[0], whole[0])
+    for found, wanted in zip(parts[1:], whole[1:], strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("surrogate", ["ewgs", "tanh", "ewgs", "psgd", "acos", "gaussian", "uniform"])
 def test_without_delta_gradients_are_straight_through(surrogate: str, signed: bool) -> None:
     x, upstream = numbers()
     grid = grid_of(STEPS, RANGES, signed=signed)

@@ -19,7 +19,7 @@ from qcore_hetero_diffq.budget.knapsack import choose
 from qcore_hetero_diffq.budget.ledger import Limits
 from qcore_hetero_diffq.budget.sensitivity import error_weights
 from qcore_hetero_diffq.network import inputs_of, weights_of
-from qcore_hetero_diffq.quantizers.levels import LEVELS, largest_codes, row_nbytes
+from qcore_hetero_diffq.quantizers.levels import LEVELS, row_nbytes
 from qcore_hetero_diffq.quantizers.losses import ACTIVATION_LEVELS
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ class Allocation:
         """Let the widths of ``model`` stand still at these."""
         quantizers, inputs = weights_of(model), inputs_of(model)
         for path, (levels, steps) in self.weights.items():
-            ranges = steps * largest_codes(levels).unsqueeze(1)
-            quantizers[path][1].set_grid(steps, ranges, levels)
+            quantizers[path][1].set_levels(levels, steps)
         for path, (level, range) in self.inputs.items():
             inputs[path].set_level(level, range)
 
@@ -295,8 +294,7 @@ def set_uniform(model: nn.Module, level: int | None, input_level: int | None) ->
     if level is not None:
         for layer, quantizer in weights_of(model).values():
             found = weight_candidates(quantizer.slices(layer.weight.detach()), quantizer.ranges().detach(), (level,))
-            levels, steps = torch.full_like(quantizer.level, level), found.steps[0]
-            quantizer.set_grid(steps, steps * largest_codes(levels).unsqueeze(1), levels)
+            quantizer.set_levels(torch.full_like(quantizer.level, level), found.steps[0])
     if input_level is not None:
         for inputs in inputs_of(model).values():
             inputs.set_level(input_level, inputs.ranges().detach())

@@ -106,6 +106,10 @@ class Sliced(LearnedGrid):
         """Return the width of each row's codes, int64 (rows or 1,)."""
         return self.bits().long()
 
+    def set_levels(self, levels: Tensor, steps: Tensor) -> None:
+        """Let widths stand still at levels, int64 (rows or 1,), with steps, float32 (rows or 1, groups or 1)."""
+        self.set_grid(steps, steps * largest_codes(levels).unsqueeze(1), levels)
+
     @torch.no_grad()
     def grid(self) -> Grid:
         """Return where slices are rounded to."""

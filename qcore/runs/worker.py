@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import threading
@@ -37,6 +38,9 @@ class _Worker:
     events: Events
 
 
+_MALLOC_OPTIONS = ((-4, 0), (-1, 2**31 - 1))
+"""``M_MMAP_MAX``: no memory apart for large sizes; ``M_TRIM_THRESHOLD``: nothing is given back."""
+
 _order: tuple[Order, Queue[dict[str, Any]]] | None = None
 _worker: _Worker | None = None
 """Set in a worker process alone: a pool gives its tasks no other way to find what ``start`` was given."""
@@ -52,6 +56,7 @@ def start(order: Order, events: Queue[dict[str, Any]]) -> None:
     global _order
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers itself
     _die_with_parent()
+    _keep_freed_memory()
     _order = order, events
 
 
@@ -133,6 +138,19 @@ def is_distributed() -> bool:
 def _epoch_event(row: Mapping[str, Any], where: Mapping[str, Any]) -> dict[str, Any]:
     shown = {key: row[key] for key in ("phase", "epoch", "epochs", "metric", "train_loss")}
     return {"kind": "epoch", **where, **shown, "value": row["validation"]}
+
+
+def _keep_freed_memory() -> None:
+    """Let the C library hold on to what was freed: at each step tensors of the same sizes are wanted again.
+
+    Glibc gives large ones back to the system, which then hands out cleared pages one by one.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return
+    for option, value in _MALLOC_OPTIONS:
+        mallopt(option, value)
 
 
 def _die_with_parent() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -15,7 +16,7 @@ import qcore
 from qcore.errors import DataError
 from qcore.nn import QuantLayer
 from qcore_hetero_diffq.bias import correct_biases, output_means
-from qcore_hetero_diffq.budget.activations import Counting, trace_inputs
+from qcore_hetero_diffq.budget.activations import ActivationSizes, Counting, trace_inputs
 from qcore_hetero_diffq.budget.allocate import Search, set_uniform
 from qcore_hetero_diffq.budget.inputs import InputChoices
 from qcore_hetero_diffq.budget.ledger import Rules
@@ -67,6 +68,11 @@ class Fitted:
         self.model, self.batch, self.means, self.outputs = model, batch, means, outputs
         self.samples, self.problem, self.registry = samples, problem, registry
 
+    @cached_property
+    def sizes(self) -> ActivationSizes:
+        """How many numbers each input has, and when it lives."""
+        return trace_inputs(self.model, self.batch[:1])
+
     def to_budget(
         self,
         budget: str,
@@ -98,7 +104,7 @@ class Fitted:
         Raises:
             BudgetInfeasible: no choice keeps the budget.
         """
-        rules = Rules(trace_inputs(self.model, self.batch[:1]), counting, count_metadata, metadata or {}, self.registry)
+        rules = Rules(self.sizes, counting, count_metadata, metadata or {}, self.registry)
         own = None if activation_budget is None else parse_budget(activation_budget)
         limits = resolve(measurable(self.model), Asked(parse_budget(budget), of, own), rules)
         check_feasible(measurable(self.model), limits, rules, tuple(levels))
@@ -125,7 +131,7 @@ class Fitted:
         made = copy.deepcopy(self.model)
         set_uniform(made, bits, None)
         inputs = inputs_of(made)
-        choices = InputChoices.of(inputs, (input_bits,), trace_inputs(self.model, self.batch[:1]), "sum")
+        choices = InputChoices.of(inputs, (input_bits,), self.sizes, "sum")
         for path, quantizer in inputs.items():
             quantizer.set_level(*choices.grid(path, 0))
         return self._closest([made])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from qcore.lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from qcore.quantizers.base import Quantizer, check_finite, checks_together, straight_through
+    from qcore.quantizers.base import Quantizer, check_finite, check_later, checks_together, straight_through
     from qcore.quantizers.config import QuantizerConfig
     from qcore.quantizers.learned import learned_scale, straight_through_inside
     from qcore.quantizers.make import QuantizerRef, make_quantizer, parse_reference
@@ -17,6 +17,7 @@ __all__ = [
     "QuantizerConfig",
     "QuantizerRef",
     "check_finite",
+    "check_later",
     "checks_together",
     "learned_scale",
     "make_quantizer",
@@ -32,6 +33,7 @@ __getattr__, __dir__ = lazy_attributes(
         "QuantizerConfig": "qcore.quantizers.config",
         "QuantizerRef": "qcore.quantizers.make",
         "check_finite": "qcore.quantizers.base",
+        "check_later": "qcore.quantizers.base",
         "checks_together": "qcore.quantizers.base",
         "learned_scale": "qcore.quantizers.learned",
         "make_quantizer": "qcore.quantizers.make",

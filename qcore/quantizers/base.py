@@ -16,7 +16,7 @@ from qcore.errors import QuantizationError
 from qcore.quantizers.config import QuantizerConfig
 from qcore.tensor import ActivationScheme, Encoded, QTensor
 
-__all__ = ["Quantizer", "check_finite", "checks_together", "straight_through"]
+__all__ = ["Quantizer", "check_finite", "check_later", "checks_together", "straight_through"]
 
 
 class Quantizer(nn.Module, ABC):
@@ -136,13 +136,13 @@ def straight_through(x: Tensor, quantized: Tensor, mask: Tensor | None = None) -
     return cast(Tensor, _StraightThrough.apply(x, quantized, mask))  # type: ignore[no-untyped-call]
 
 
-_Waiting = list[tuple[str, Tensor]]
+_Waiting = list[tuple[str, Tensor, float]]
 _waiting: ContextVar[_Waiting | None] = ContextVar("qcore_waiting_checks", default=None)
 
 
 @contextmanager
 def checks_together() -> Iterator[Callable[[], None]]:
-    """Let :func:`check_finite` wait, on devices where each look at a number halts the queue, and look once for all.
+    """Let :func:`check_finite` and :func:`check_later` wait where a look at a number halts a queue; look once for all.
 
     Yields:
         What to call, within, when it is time: it raises QuantizationError for the first tensor that was bad. On a CPU
@@ -156,6 +156,22 @@ def checks_together() -> Iterator[Callable[[], None]]:
         _waiting.reset(token)
 
 
+def check_later(bad: Tensor, name: str) -> bool:
+    """Leave a look at ``bad`` to :func:`checks_together`, and return whether it will look.
+
+    For kernels that find NaN and infinity on their way: outside, or on a CPU, they look for themselves.
+
+    Args:
+        bad: one number, 0 unless ``name`` held such values.
+        name: of the tensor.
+    """
+    waiting = _waiting.get()
+    if waiting is None or bad.device.type == "cpu":
+        return False
+    waiting.append((name, bad, 0.0))
+    return True
+
+
 def check_finite(x: Tensor, name: str) -> None:
     """Raise QuantizationError if ``x`` holds NaN or infinity, or a float64 that float32 cannot hold.
 
@@ -167,7 +183,7 @@ def check_finite(x: Tensor, name: str) -> None:
     largest = torch.maximum(-low, high)
     waiting = _waiting.get()
     if waiting is not None and x.device.type != "cpu":
-        waiting.append((name, largest))
+        waiting.append((name, largest, torch.finfo(torch.float32).max))
         return
     if not float(largest) <= torch.finfo(torch.float32).max:
         bad = int((~torch.isfinite(x.detach().float())).sum())
@@ -176,9 +192,9 @@ def check_finite(x: Tensor, name: str) -> None:
 
 def _raise_if_bad(waiting: _Waiting) -> None:
     if waiting:
-        largest = torch.stack([value.double() for _, value in waiting]).tolist()
-        for (name, _), value in zip(waiting, largest, strict=True):
-            if not value <= torch.finfo(torch.float32).max:
+        found = torch.cat([value.reshape(1).double() for _, value, _ in waiting]).tolist()
+        for (name, _, limit), value in zip(waiting, found, strict=True):
+            if not value <= limit:
                 raise _not_finite(name, "values")
         waiting.clear()
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from qcore.errors import QuantizationError
-from qcore.quantizers import base, check_finite, checks_together
+from qcore.quantizers import base, check_finite, check_later, checks_together
 
 
 class OnDevice:
@@ -54,3 +54,27 @@ def test_outside_nothing_waits():
     assert base._waiting.get() is None
     with pytest.raises(QuantizationError, match="x holds 1 values of 1"):
         check_finite(OnDevice(torch.tensor([torch.nan])), "x")
+
+
+class FlagOnDevice(torch.Tensor):
+    """A number that says that it is on a GPU."""
+
+    device = torch.device("cuda")
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_what_a_kernel_found_is_looked_at_with_the_rest(shape):
+    with checks_together() as check:
+        assert check_later(torch.zeros(shape, dtype=torch.int32).as_subclass(FlagOnDevice), "good")
+        check()
+        check_finite(OnDevice(torch.ones(3)), "large")
+        assert check_later(torch.ones(shape, dtype=torch.int32).as_subclass(FlagOnDevice), "bad")
+        with pytest.raises(QuantizationError, match=r"^bad holds"):
+            check()
+
+
+def test_a_kernel_looks_for_itself_where_nothing_waits():
+    bad = torch.ones(1, dtype=torch.int32)
+    assert not check_later(bad.as_subclass(FlagOnDevice), "x")
+    with checks_together():
+        assert not check_later(bad, "x")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -49,6 +50,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("results"))
     parser.add_argument("--seconds", type=float, default=115.0, help="time for all of it")
     parser.add_argument("--warm", type=float, default=55.0, help="time after which what is not warm is left for last")
+    parser.add_argument("--only", default="", help="regular expression: sections to time")
     parser.add_argument("--section")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--number", type=int, default=0)
@@ -58,15 +60,15 @@ def main() -> int:
         run_section(given.section, given.folder, given.number)
         return 0
     given.out.mkdir(parents=True, exist_ok=True)
-    return supervise(given.out, given.seconds, given.warm)
+    return supervise(given.out, given.seconds, given.warm, given.only)
 
 
-def supervise(out: Path, seconds: float, warm: float) -> int:
-    """Run all sections; return whether any failed."""
+def supervise(out: Path, seconds: float, warm: float, only: str) -> int:
+    """Run the sections that ``only`` finds; return whether any failed."""
     from sections import SECTIONS
 
     began, folder = time.monotonic(), Path(tempfile.mkdtemp())
-    names = list(SECTIONS)
+    names = [name for name in SECTIONS if re.search(only, name)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     processes = []
     for number, name in enumerate(names):

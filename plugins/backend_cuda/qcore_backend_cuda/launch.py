@@ -120,7 +120,7 @@ def _gemv(
         x, *per_row, *_tensors(weight), y, weight.rows, weight.cols, x.stride(0), weight.rows,
         0, weight.scale if fixed is None else fixed, *numbers,
         ROWS=config.rows, TILE=tile, DOT4=dot4, SHARED=shared, FRACTION=fraction,
-        FUSED=scheme is not None, STATIC=fixed is not None,
+        FUSED=scheme is not None, STATIC=fixed is not None, STAGES=config.stages,
         **facts, **_layout(weight, integer, kind, config), **_options(config, integer),
     )  # fmt: skip
 
@@ -180,10 +180,7 @@ def _layout(weight: PackedWeight, integer: bool, kind: str, config: Config) -> d
 
 
 def _options(config: Config, integer: bool) -> dict[str, Any]:
-    options: dict[str, Any] = {"num_warps": config.warps, "num_stages": config.stages, "enable_fp_fusion": not integer}
-    if config.registers and not interpreted():
-        options["maxnreg"] = config.registers
-    return options
+    return {"num_warps": config.warps, "num_stages": config.stages, "enable_fp_fusion": not integer}
 
 
 def _in_fractions(x: Tensor, weight: PackedWeight, config: Config) -> bool:

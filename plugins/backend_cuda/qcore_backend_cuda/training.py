@@ -1,6 +1,7 @@
 """Fused fake quantization on GPUs: from tensors to programs.
 
-Whether a tensor holds NaN or infinity is found in the same pass, and asking for the answer waits for the GPU.
+Whether a tensor holds NaN or infinity is found in the same pass. Asking for the answer waits for the GPU, and is left
+to the training loop where that asks once a step (:func:`qcore.quantizers.checks_together`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from qcore.backends import Grid, TrainingKernels
 from qcore.errors import UsageError
+from qcore.quantizers import check_later
 from qcore.tensor.integer import TINY
 from qcore_backend_cuda.kernels.training import (
     bounds_kernel,
@@ -147,7 +149,7 @@ def _ready(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _unless_raised(y: Tensor, flag: Tensor) -> Tensor | None:
-    return None if flag.item() else y
+    return y if check_later(flag, "a tensor to quantize") or not flag.item() else None
 
 
 def _slices(x: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ __all__ = ["CACHE_VARIABLE", "TUNE_VARIABLE", "Tuned", "config_for", "key_of", "
 
 TUNE_VARIABLE = "QCORE_CUDA_TUNE"
 CACHE_VARIABLE = "QCORE_CUDA_CACHE"
-_LAYOUT = 1
+_LAYOUT = 2
 """Part of the file's name: raise it when kernels change so that old choices mean nothing."""
 _CALLS = 15
 _FLUSHED_NBYTES = 1 << 29
@@ -42,7 +42,7 @@ def config_for(weight: PackedWeight, count: int, dtype: torch.dtype) -> Config:
         found = tuned(device).get(key_of(weight, count, dtype))
         if found is not None:
             return found
-    return default_config(count, weight.rows, weight.cols, integer=weight.integer, wide=wide)
+    return default_config(count, weight.rows, weight.cols, integer=weight.integer, wide=wide, widths=weight.widths)
 
 
 def key_of(weight: PackedWeight, count: int, dtype: torch.dtype) -> str:
@@ -129,7 +129,7 @@ def _seconds(run: Callable[[Config], Any], config: Config) -> float:
     try:
         run(config)
         torch.cuda.synchronize()
-    except (TritonError, RuntimeError):  # too many registers, too much shared memory
+    except (TritonError, RuntimeError):  # too much shared memory, say
         return float("inf")
     # Long enough to write that the host has enqueued the call before it is done.
     flushed = torch.empty(_FLUSHED_NBYTES, dtype=torch.uint8, device="cuda")

@@ -22,8 +22,8 @@ from qcore_backend_cuda.ops import linear_op
 from qcore_backend_cuda.weights import PackedWeight
 
 CONFIGS = (
-    Config("gemv", 8, 128, 4, 2),
-    Config("gemv", 4, 0, 1, 2, shared=True, fraction=True),
+    Config("gemv", 8, 128, 4, 1),
+    Config("gemv", 4, 0, 1, 3, shared=True, fraction=True),
     Config("gemv", 8, 0, 4, 2, shared=True, fused=True),
     Config("dot", 64, 16, 4, 3),
     Config("dot", 32, 16, 4, 3, split=3),

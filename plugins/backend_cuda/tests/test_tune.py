@@ -19,7 +19,7 @@ def packed(rows: int = 33, cols: int = 127, *, integer: bool = True) -> PackedWe
 def test_what_was_found_is_read_by_the_next_process(tmp_path: Path) -> None:
     path, config = tmp_path / "deep" / "gpu-1.json", Config("dot", 64, 16, 4, 3, 2)
     tune.Tuned(path).put("a", config)
-    tune.Tuned(path).put("b", Config("gemv", 8, 0, 4, 2, shared=True))
+    tune.Tuned(path).put("b", Config("gemv", 8, 0, 4, 3, shared=True))
     found = tune.Tuned(path)
     assert found.get("a") == config and found.get("b") is not None and found.get("c") is None
 

@@ -82,7 +82,7 @@ def _gemv_block(
     unknown, inverse, x_zero, q, BITS: tl.constexpr, LANES: tl.constexpr, STEPS: tl.constexpr, OFFSET: tl.constexpr,
     HAS_ZERO: tl.constexpr, GROUP: tl.constexpr, INTEGER: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
     ASM: tl.constexpr, AT: tl.constexpr, DOT4: tl.constexpr, SHARED: tl.constexpr, FRACTION: tl.constexpr,
-    FUSED: tl.constexpr, AFFINE: tl.constexpr,
+    FUSED: tl.constexpr, AFFINE: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Return the sums of ``ROWS`` rows of a block of one width with one row of input.
 
@@ -108,7 +108,7 @@ def _gemv_block(
     spoilt = tl.zeros((1, TILE), dtype=tl.float32)
     if HAS_ZERO and GROUP == 0 and not INTEGER:
         less = tl.load(zero + first + row, mask=inside, other=0.0)[:, None]
-    for start in range(0, lanes_total, TILE):
+    for start in tl.range(0, lanes_total, TILE, num_stages=STAGES):
         lane = start + tl.arange(0, TILE)
         chunk = lane // LANES
         at = start_of_row[:, None] + (chunk * (LANES * COUNT) + lane % LANES)[None, :]
@@ -165,6 +165,7 @@ def gemv_kernel(
     LANES: tl.constexpr, HAS_ZERO: tl.constexpr, GROUP: tl.constexpr, INTEGER: tl.constexpr, HAS_BIAS: tl.constexpr,
     HAS_ORDER: tl.constexpr, AFFINE: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr, ASM: tl.constexpr,
     DOT4: tl.constexpr, SHARED: tl.constexpr, FRACTION: tl.constexpr, FUSED: tl.constexpr, STATIC: tl.constexpr,
+    STAGES: tl.constexpr,
 ):  # fmt: skip
     """Write the outputs of one row of input for ``ROWS`` rows of the weight; grid (blocks of rows, rows of input).
 
@@ -205,7 +206,7 @@ def gemv_kernel(
                 x, data + begin, zero, scale, local, rows, all_rows, first, m, cols, x_stride,
                 tl.cdiv(cols, LANES * STEPS[i]) * LANES, unknown, inverse, x_zero, q,
                 WIDTHS[i], LANES, STEPS[i], OFFSETS[i], HAS_ZERO, GROUP, INTEGER, ROWS, TILE,
-                ASM, 8 * i, DOT4, SHARED, FRACTION, FUSED, AFFINE,
+                ASM, 8 * i, DOT4, SHARED, FRACTION, FUSED, AFFINE, STAGES,
             )  # fmt: skip
             row = local * ROWS + tl.arange(0, ROWS)
             inside = row < rows

@@ -16,7 +16,7 @@ __all__ = ["Grid", "Watcher", "derived_bits", "rounded"]
 
 
 _AT_ONCE = 1 << 17
-"""Elements of a slice that are worked on at a time: what they become from one operation to the next stays cached."""
+"""Elements of a slice that a CPU works on at a time: what they become from one operation to the next stays cached."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,9 @@ class _Rounded(torch.autograd.Function):
 
 
 def _parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Yield views of the tensors (rows, groups, n), a part of each slice after the other."""
-    return zip(*(torch.split(tensor, _AT_ONCE, dim=-1) for tensor in tensors), strict=True)
+    """Yield views of the tensors (rows, groups, n), a part of each slice after the other; all at once on a GPU."""
+    at_once = _AT_ONCE if tensors[0].device.type == "cpu" else max(tensors[0].shape[-1], 1)
+    return zip(*(torch.split(tensor, at_once, dim=-1) for tensor in tensors), strict=True)
 
 
 def _places(x: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:

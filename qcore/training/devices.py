@@ -28,10 +28,10 @@ def make_fabric(accelerator: str = "cpu", precision: Precision = "32-true") -> F
     Raises:
         UsageError: there is no such accelerator here.
     """
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     from lightning_fabric import Fabric
     from lightning_fabric.strategies.ddp import DDPStrategy
 
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its import sets another
     ranks = world_size()
     try:
         if ranks == 1:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -290,3 +292,9 @@ def test_mixed_precision_keeps_weights_and_evaluation_in_float32() -> None:
     )
     assert seen == {(True, torch.bfloat16), (False, torch.float32)}
     assert layer.weight.dtype == torch.float32
+
+
+def test_a_fabric_is_made_in_silence():
+    script = "from qcore.training import make_fabric; make_fabric('cpu', 'bf16-mixed')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")

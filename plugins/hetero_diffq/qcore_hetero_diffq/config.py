@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from qcore.methods.config import MethodConfig
-from qcore_hetero_diffq.budget.sizes import parse_budget
+from qcore_hetero_diffq.budget.sizes import check_levels, parse_budget
 from qcore_hetero_diffq.quantizers.config import ActivationConfig, SlicedConfig
 
 __all__ = ["HeteroDiffqConfig"]
@@ -55,9 +55,10 @@ class HeteroDiffqConfig(MethodConfig):
         levels: widths that a row of weights ends with; 1 binary, 2 ternary in 1.6 bits.
         uniform: widths of the arms ``uniform...``.
         ablations: budget, as written, at which ablations and LSQ run; None: the first.
+        hidden: of the task's own network, if that is an MLP: 256 and 128 if not given.
         model: a registered network, or None for the task's own.
         model_options: its options beside channels and classes.
-        weight, activation: options of the quantizers.
+        weight, activation: options of the quantizers, but for ``bits``: the widths to begin with follow from a budget.
         epochs: of the float phase; the others follow on its weights.
         lr, homogeneous_lr, mixed_lr, tune_lr: of the weights in each phase.
         schedule: ``cosine``: one over the three quantized phases; ``phases``: one each, after a warm-up.
@@ -80,7 +81,7 @@ class HeteroDiffqConfig(MethodConfig):
     levels: tuple[int, ...] = Field(default=(1, 2, 3, 4, 5, 6, 7, 8), description="widths that a row ends with")
     uniform: tuple[int, ...] = Field(default=(2, 3, 4, 8), description="widths of the homogeneous arms")
     ablations: str | None = Field(default=None, description="budget of the ablations; the first if not given")
-    hidden: tuple[int, ...] | None = Field(default=(256, 128), description="hidden layers of the task's own MLP")
+    hidden: tuple[int, ...] | None = Field(default=None, description="hidden layers of a task's MLP; else 256 and 128")
     model: str | None = Field(default=None, description="a registered network; the task's own if not given")
     model_options: dict[str, Any] = Field(default_factory=dict, description="options of that network")
     weight: SlicedConfig = Field(default=SlicedConfig(), description="options of hetero_diffq/sliced")
@@ -127,9 +128,7 @@ class HeteroDiffqConfig(MethodConfig):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        allowed = set(range(1, 9))
-        if not self.levels or list(self.levels) != sorted(set(self.levels)) or not allowed.issuperset(self.levels):
-            raise ValueError(f"levels rise and are among 1 to 8, not {list(self.levels)}")
+        check_levels(self.levels)
         if not set(self.uniform) <= set(range(2, 9)):
             raise ValueError(f"uniform widths are among 2 to 8, not {list(self.uniform)}")
         if self.activation_budget is not None and self.of != "weights":
@@ -137,6 +136,12 @@ class HeteroDiffqConfig(MethodConfig):
         labels = [parse_budget(text).label for text in self.limits]
         if not labels or len(set(labels)) != len(labels):
             raise ValueError(f"budgets are given, and differ: {list(self.limits)}")
+        begun = (self.weight.bits, SlicedConfig().bits), (self.activation.bits, ActivationConfig().bits)
+        if any(bits != own for bits, own in begun):
+            raise ValueError(
+                "the widths to begin with follow from the budget: leave weight.bits and activation.bits out; what no "
+                "budget limits has weight_bits and activation_bits"
+            )
         if self.ablations is not None and self.ablations not in self.limits:
             raise ValueError(f"ablations run at one of the budgets {list(self.limits)}, not at {self.ablations!r}")
         return self

@@ -20,7 +20,8 @@ from qcore_hetero_diffq.claims import list_claims
 from qcore_hetero_diffq.config import HeteroDiffqConfig
 from qcore_hetero_diffq.network import inputs_of, weights_of
 from qcore_hetero_diffq.observe import Watch, observe_budget
-from qcore_hetero_diffq.quantizers.levels import BINARY
+from qcore_hetero_diffq.quantizers.activation import LEAST_BITS
+from qcore_hetero_diffq.quantizers.levels import BINARY, TERNARY
 from qcore_hetero_diffq.rules import layer_rules
 from qcore_hetero_diffq.schedule import Mixed, Project, WarmCosine
 from qcore_hetero_diffq.sections import make_sections
@@ -40,6 +41,8 @@ ANY_FOLD, ANY_SEED = 10**6 - 1, 2**63 - 1
 NAME_LENGTH = 20
 """Of an arm, as counted: else a budget that is written with more digits would itself make the file longer."""
 WARM_EPOCHS = 2
+HIDDEN = (256, 128)
+"""Hidden layers of a task's MLP where none are asked for: enough weights for a budget to be spent on."""
 
 
 class HeteroDiffq(Method):
@@ -108,7 +111,9 @@ class HeteroDiffq(Method):
         if options.get("float"):
             return model
         if "uniform" in options:
-            return self._uniform(model, options["uniform"], surrogate=True)
+            bits = options["uniform"]
+            of_weights, of_inputs = self.config.of != "activations", self.config.of != "weights"
+            return self._uniform(model, bits if of_weights else None, bits if of_inputs else None)
         made = self._quantized(model, arm, 8, 8)
         ledger = self._ledger(made, arm, task)
         if options.get("lsq"):
@@ -130,7 +135,8 @@ class HeteroDiffq(Method):
 
         config = self.config
         if config.model is None:
-            return super().network(task, generator, **{**config.model_options, **changes})
+            own = {"hidden": HIDDEN} if config.hidden is None and task.default_model()[0] == "core/mlp" else {}
+            return super().network(task, generator, **{**own, **config.model_options, **changes})
         options: dict[str, Any] = {"out_features": task.out_features, **config.model_options}
         if task.data.inputs.dim() == 4:
             options.setdefault("in_channels", task.data.inputs.shape[1])
@@ -147,11 +153,11 @@ class HeteroDiffq(Method):
         if options.get("float"):
             return [self._phase("tune", total, config.homogeneous_lr, (0.0, 1.0))]
         first = self._phase("homogeneous", parts[0], config.homogeneous_lr, (0.0, ends[1]), quantizers=None)
-        last = self._last_phase(parts[2], (ends[2], 1.0))
         if "uniform" in options or options.get("lsq"):
-            return [first, replace(last, epochs=parts[1] + parts[2])]
+            return [first, self._last_phase(parts[1] + parts[2], (ends[1], 1.0))]
+        last = self._last_phase(parts[2], (ends[2], 1.0))
         project = Project(config.levels, config.batch_size, learned=not options.get("unlearned"))
-        last = replace(last, before_step=project, after_epoch=Watch(parts[2]))
+        last = replace(last, before_step=project, after_epoch=Watch(1))
         if options.get("unlearned"):
             second = self._phase("homogeneous_on", parts[1], config.mixed_lr, (ends[1], ends[2]), quantizers=None)
             return [first, replace(second, before_step=Mixed(config.every, config.margin)), last]
@@ -194,21 +200,36 @@ class HeteroDiffq(Method):
         inputs = {"quantizer": "hetero_diffq/activation", **config.activation.model_dump(mode="json"), **plain}
         return quantize(model, layer_rules(model, weight, {**inputs, "bits": input_bits}), registry=self.registry)
 
-    def _uniform(self, model: nn.Module, bits: int, *, surrogate: bool) -> nn.Module:
-        inputs = self.config.activation_bits if self.config.of == "weights" else bits
-        arm = Arm("uniform", "", {"ste": not surrogate})
-        made = self._quantized(model, arm, bits, inputs)
-        _stand_still([q for _, q in weights_of(made).values()], bits)
-        _stand_still(list(inputs_of(made).values()), inputs)
+    def _uniform(self, model: nn.Module, bits: int | None, input_bits: int | None, *, ste: bool = False) -> nn.Module:
+        """Return the network with one width for all weights and one for all inputs; None: that of no limit."""
+        bits, input_bits = bits or self.config.weight_bits, input_bits or self.config.activation_bits
+        made = self._quantized(model, Arm("uniform", "", {"ste": ste}), max(bits, TERNARY), input_bits)
+        _stand_still(list(inputs_of(made).values()), input_bits)
+        if bits == BINARY:
+            set_uniform(made, BINARY, None)
+        else:
+            _stand_still([q for _, q in weights_of(made).values()], bits)
         return made
 
     def _widest(self, model: nn.Module, ledger: Ledger) -> nn.Module:
-        """Return the network of one width for all, the widest that the ledger's limits allow; binary if none does."""
-        for bits in (8, 7, 6, 5, 4, 3, 2):
-            made = self._uniform(model, bits, surrogate=False)
-            if not ledger.rules.usage(measurable(made)).exceeds(ledger.limits):
-                return made
-        set_uniform(made, BINARY, None)
+        """Return the network of one width for all, the widest that the limits allow: of inputs first, if they have one.
+
+        The narrowest always keeps them: :meth:`check` has seen it.
+        """
+        limits, widths = ledger.limits, range(8, 0, -1)
+        weights = [None] if limits.weights is None else list(widths)
+        inputs = [None] if limits.activations is None else list(widths[:-1])
+        tried: list[list[tuple[int | None, int | None]]] = [[(bits, its) for bits in weights] for its in inputs]
+        if limits.both is not None:
+            tried = [[(bits, max(bits, LEAST_BITS)) for bits in widths]]
+        for group in tried:
+            for bits, input_bits in group:
+                made = self._uniform(model, bits, input_bits, ste=True)
+                usage = ledger.rules.usage(measurable(made))
+                if not usage.exceeds(limits):
+                    return made
+                if limits.activations is not None and usage.activations > limits.activations:
+                    break  # narrower weights do not help
         return made
 
     def _phase(
@@ -249,6 +270,7 @@ class HeteroDiffq(Method):
             momentum=config.momentum if config.quantizer_optimizer == "rmsprop" else 0.0,
             params=QUANTIZER_PARAMETERS,
             every=config.every,
+            lr_schedule=None if config.schedule == "cosine" else WarmCosine(_warm(epochs)),
         )
         return self._phase(
             "mixed",

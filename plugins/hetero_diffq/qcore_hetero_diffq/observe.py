@@ -24,14 +24,14 @@ class Watch:
     """A Phase's ``after_epoch``.
 
     Attributes:
-        epochs: of the phase; after the last one the widths of all rows are told too.
+        told_at: the epoch, counted from 1, after which the widths of all rows are told too.
     """
 
-    epochs: int
+    told_at: int
 
     def __call__(self, model: nn.Module, progress: Progress) -> dict[str, Any]:
         """Return mean bits, estimated bytes over limits, multipliers, and how many rows have which width."""
-        ledger, last = Ledger.of(model), progress.epoch + 1 >= self.epochs
+        ledger, whole = Ledger.of(model), progress.epoch + 1 == self.told_at
         names = [name for name, _ in ledger.limits.items()]
         found = weights_of(model)
         rows = {path: quantizer.row_bits() for path, (_, quantizer) in found.items()}
@@ -43,7 +43,7 @@ class Watch:
             "counts": {path: _counts(widths) for path, widths in rows.items()},
             "inputs": {path: float(quantizer.bits().detach()) for path, quantizer in inputs_of(model).items()},
         }
-        return told | ({"widths": {path: widths.tolist() for path, widths in rows.items()}} if last else {})
+        return told | ({"widths": {path: widths.tolist() for path, widths in rows.items()}} if whole else {})
 
 
 def mean_bits(model: nn.Module) -> float:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import qcore
-from qcore.errors import DataError
+from qcore.errors import DataError, UsageError
 from qcore.nn import QuantLayer
 from qcore_hetero_diffq.bias import correct_biases, output_means
 from qcore_hetero_diffq.budget.activations import ActivationSizes, Counting, trace_inputs
@@ -21,7 +21,7 @@ from qcore_hetero_diffq.budget.allocate import Search, set_uniform
 from qcore_hetero_diffq.budget.inputs import InputChoices
 from qcore_hetero_diffq.budget.ledger import Rules
 from qcore_hetero_diffq.budget.setup import Asked, check_feasible, measurable, resolve
-from qcore_hetero_diffq.budget.sizes import parse_budget
+from qcore_hetero_diffq.budget.sizes import check_levels, parse_budget
 from qcore_hetero_diffq.network import inputs_of, learned_grids, weights_of
 from qcore_hetero_diffq.quantizers.levels import LEVELS
 from qcore_hetero_diffq.rules import layer_rules
@@ -103,10 +103,18 @@ class Fitted:
 
         Raises:
             BudgetInfeasible: no choice keeps the budget.
+            UsageError: an argument that says nothing, or contradicts another.
         """
-        rules = Rules(self.sizes, counting, count_metadata, metadata or {}, self.registry)
-        own = None if activation_budget is None else parse_budget(activation_budget)
-        limits = resolve(measurable(self.model), Asked(parse_budget(budget), of, own), rules)
+        try:
+            rules = Rules(self.sizes, counting, count_metadata, metadata or {}, self.registry)
+            own = None if activation_budget is None else parse_budget(activation_budget)
+            asked = Asked(parse_budget(budget), of, own)
+            check_levels(levels)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        if not trusts:
+            raise UsageError("to_budget chooses among trusts: give one at least")
+        limits = resolve(measurable(self.model), asked, rules)
         check_feasible(measurable(self.model), limits, rules, tuple(levels))
         made = []
         for trust in trusts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -132,10 +133,11 @@ def test_a_saved_network_loads_without_its_code(finished: SimpleNamespace) -> No
 )
 def test_whatever_is_counted_is_kept(tmp_path: Path, options: dict[str, Any], limits: set[str]) -> None:
     label = {"900B": "900b"}.get(options["budgets"][0], options["budgets"][0])
-    done = run(tmp_path / "run", ("float", f"mixed_{label}"), **{**options, "ablations": None})
+    arms = (f"mixed_{label}", f"lsq_{label}")
+    done = run(tmp_path / "run", ("float", *arms), **{**options, "ablations": None})
     claims = {claim["id"]: claim for claim in done.summary["claims"]}
     assert claims["budgets_are_kept"]["verdict"] == "holds", claims["budgets_are_kept"]
-    for folder in (done.out / f"mixed_{label}").glob("fold-*"):
+    for folder in (folder for arm in arms for folder in (done.out / arm).glob("fold-*")):
         told = limits_of(folder)
         assert {name.removeprefix("limit_") for name in told if name.startswith("limit_")} == limits
         assert all(told[f"taken_{name}"] <= told[f"limit_{name}"] for name in limits)
@@ -253,20 +255,55 @@ def test_all_arms_train_as_many_epochs(method: Make) -> None:
         assert sum(phase.epochs for phase in made.phases(arm)) == (3 if arm.baseline else 7), arm.name
 
 
-def test_learning_rates_are_one_cosine_in_parts(method: Make) -> None:
+@pytest.mark.parametrize("name", ["mixed_2bit", "tensor_2bit", "chosen_2bit", "lsq_2bit", "uniform3", "float_tuned"])
+def test_learning_rates_are_one_cosine_in_parts(method: Make, name: str) -> None:
     made = method()
-    phases = made.phases(next(arm for arm in made.arms() if arm.name == "mixed_2bit"))
-    ends = [(p.optimizers[-1].lr_schedule(0.0), p.optimizers[-1].lr_schedule(1.0)) for p in phases]
-    assert ends[0][0] == 1 and ends[-1][1] == pytest.approx(0)
-    assert ends[0][1] == pytest.approx(ends[1][0]) and ends[1][1] == pytest.approx(ends[2][0])
+    phases = made.phases(next(arm for arm in made.arms() if arm.name == name))
+    assert sum(phase.epochs for phase in phases) == made.config.quantized_epochs
+    done = 0
+    for phase in phases:
+        for step in range(phase.epochs + 1):
+            wanted = (1 + math.cos(math.pi * (done + step) / made.config.quantized_epochs)) / 2
+            assert phase.optimizers[-1].lr_schedule(step / phase.epochs) == pytest.approx(wanted)
+        done += phase.epochs
 
 
 def test_the_papers_phases_warm_up(method: Make) -> None:
     made = method(preset="paper", budgets=("3bit",))
     for phase in made.phases(next(arm for arm in made.arms() if arm.name == "mixed_3bit")):
-        schedule = phase.optimizers[-1].lr_schedule
-        assert schedule(0.0) == 0 and schedule(1.0) == pytest.approx(0)
-        assert max(schedule(step / 100) for step in range(101)) == pytest.approx(1)
+        for schedule in (config.lr_schedule for config in phase.optimizers):
+            assert schedule(0.0) == 0 and schedule(1.0) == pytest.approx(0)
+            assert max(schedule(step / 100) for step in range(101)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("part", ["weight", "activation"])
+def test_widths_that_follow_from_a_budget_are_not_taken(method: Make, part: str) -> None:
+    with pytest.raises(ConfigError, match="leave weight.bits and activation.bits out"):
+        method(**{part: {"bits": 3}})
+
+
+def test_a_network_that_is_no_mlp_gets_no_hidden_layers(method: Make) -> None:
+    made = method(hidden=None)
+    task = SimpleNamespace(default_model=lambda: ("hetero_diffq/resnet20", {"out_features": 3}))
+    assert isinstance(made.network(task, torch.Generator()), nn.Module)
+
+
+@pytest.mark.parametrize(
+    ("options", "weights", "inputs"),
+    [({}, 3, 8), ({"of": "activations", "weight_bits": 6}, 6, 3), ({"of": "both"}, 3, 3)],
+)
+def test_one_width_for_all_is_of_what_a_budget_limits(
+    method: Make, network: Make, options: dict[str, Any], weights: int, inputs: int
+) -> None:
+    made = network(method(**options), "uniform3")
+    assert {int(bits) for _, quantizer in weights_of(made).values() for bits in quantizer.row_bits()} == {weights}
+    assert {int(quantizer.bits()) for quantizer in inputs_of(made).values()} == {inputs}
+
+
+def test_the_widest_inputs_come_before_the_widest_weights(method: Make, network: Make) -> None:
+    made = network(method(activation_budget="4bit", budgets=("3bit",)), "lsq_3bit")
+    assert {int(quantizer.bits()) for quantizer in inputs_of(made).values()} == {4}
+    assert {int(bits) for _, quantizer in weights_of(made).values() for bits in quantizer.row_bits()} <= {2, 3}
 
 
 def test_the_preset_yields_to_options(method: Make) -> None:

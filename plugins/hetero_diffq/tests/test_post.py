@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import qcore
-from qcore.errors import DataError
+from qcore.errors import DataError, UsageError
 from qcore_hetero_diffq.bias import correct_biases, output_means
 from qcore_hetero_diffq.errors import BudgetInfeasible
 from qcore_hetero_diffq.network import inputs_of, learned_grids, weights_of
@@ -187,3 +187,35 @@ def test_means_are_of_the_last_axis_of_what_is_no_image() -> None:
     model, x = nn.Sequential(nn.Linear(5, 3)), torch.randn(4, 7, 5, generator=torch.Generator().manual_seed(0))
     found = output_means(model, x, {"0"})["0"]
     torch.testing.assert_close(found, model(x).detach().double().mean(dim=(0, 1)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"budget": "4kilo"}, "written like"),
+        ({"of": "activation"}, "not of 'activation'"),
+        ({"of": "both", "activation_budget": "40B"}, "leave 'of' at weights"),
+        ({"counting": "average"}, "not by 'average'"),
+        ({"levels": ()}, "levels rise"),
+        ({"levels": (0, 3)}, "levels rise"),
+        ({"trusts": ()}, "one at least"),
+    ],
+)
+def test_what_says_nothing_is_refused(fitted: Fitted, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        fitted.to_budget(**{"budget": "20KB", **arguments})
+
+
+def test_a_network_without_layers_is_refused() -> None:
+    with pytest.raises(UsageError, match="nothing to quantize"):
+        prepare(nn.Sequential(nn.Flatten()), batches())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_packed_equals_eval_in_other_dtypes(fitted: Fitted, dtype: torch.dtype) -> None:
+    for given in (fitted.model, fitted.to_budget("3bit")):
+        model = copy.deepcopy(given).to(dtype).eval()
+        assert all(grid.step.dtype == torch.float32 for grid in learned_grids(model))
+        x = batches(1, seed=4)[0].to(dtype)
+        with torch.no_grad():
+            assert torch.equal(qcore.pack(model)(x), model(x))

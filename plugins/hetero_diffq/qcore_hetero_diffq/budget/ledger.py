@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +79,10 @@ class Rules:
     count_metadata: bool = True
     metadata: Mapping[str, Any] = field(default_factory=dict)
     registry: Registry | None = None
+
+    def __post_init__(self) -> None:
+        if self.counting not in get_args(Counting):
+            raise ValueError(f"activations are counted by {', '.join(get_args(Counting))}, not by {self.counting!r}")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Rules:
         return self  # nothing in it changes, and a registry holds all plugins

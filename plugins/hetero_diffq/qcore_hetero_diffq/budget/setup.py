@@ -41,6 +41,12 @@ class Asked:
     of: str = "weights"
     activations: Budget | None = None
 
+    def __post_init__(self) -> None:
+        if self.of not in ("weights", "activations", "both"):
+            raise ValueError(f"a budget is of weights, activations or both, not of {self.of!r}")
+        if self.activations is not None and self.of != "weights":
+            raise ValueError("activation_budget stands beside a budget of weights: leave 'of' at weights")
+
 
 def make_ledger(model: nn.Module, asked: Asked, rules: Rules, levels: tuple[int, ...]) -> Ledger:
     """Return the ledger of a quantized, untrained ``model``, which is left alone.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-__all__ = ["Budget", "format_nbytes", "parse_budget"]
+__all__ = ["Budget", "check_levels", "format_nbytes", "parse_budget"]
 
 _UNITS = {"b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "kib": 1024, "mib": 1024**2, "gib": 1024**3}
 _SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-zA-Z]+)")
@@ -48,6 +49,12 @@ def parse_budget(text: str) -> Budget:
     if unit in _UNITS:
         return Budget(text, nbytes=int(number))
     return Budget(text, bits=float(number))
+
+
+def check_levels(levels: Sequence[int]) -> None:
+    """Raise ValueError unless ``levels`` rise and are among 1 to 8."""
+    if not levels or list(levels) != sorted(set(levels)) or not set(range(1, 9)).issuperset(levels):
+        raise ValueError(f"levels rise and are among 1 to 8, not {list(levels)}")
 
 
 def format_nbytes(nbytes: int) -> str:

@@ -95,7 +95,7 @@ class Activation(LearnedGrid):
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` fake-quantized; see :func:`~qcore_hetero_diffq.quantizers.rounding.rounded` for gradients."""
         if self.training and self.look("batches") < self.config.batches:
-            self._take(x)
+            self._take(x, together=True)
         if not torch.is_grad_enabled():
             return self.encode(x).decode()
         self._must_be_known()
@@ -182,8 +182,8 @@ class Activation(LearnedGrid):
             )
 
     @torch.no_grad()
-    def _take(self, x: Tensor) -> None:
-        """Let a batch tell range and sign, beside those before it; ranks that train together agree on one."""
+    def _take(self, x: Tensor, *, together: bool = False) -> None:
+        """Let a batch tell range and sign, beside those before it; ``together``: ranks that train agree on one."""
         check_finite(x, self.tensor_name)
         if not x.numel():
             return
@@ -191,7 +191,7 @@ class Activation(LearnedGrid):
         found = _percentile(values.abs().flatten(), self.config.percentile)
         low, high = values.aminmax()
         negative = (low < NEGATIVE * torch.maximum(-low, high)).to(torch.float32)
-        if distributed.is_available() and distributed.is_initialized():
+        if together and distributed.is_available() and distributed.is_initialized():
             both = torch.stack([found, negative])
             distributed.all_reduce(both)
             found, negative = both[0] / distributed.get_world_size(), both[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -111,6 +111,10 @@ class LearnedGrid(Quantizer):
         for parameter in (self.step, self.range):
             if parameter.grad is not None:
                 parameter.grad = torch.clamp(parameter.grad, -limit, limit)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # Logarithms of steps in 16 bits would be other steps; and packed layers keep float32. Only devices change.
+        return super()._apply(lambda t: t.to(fn(t.new_empty(0)).device), recurse)  # type: ignore[no-untyped-call,no-any-return]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # The number of slices comes from the file.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -31,6 +33,8 @@ def width_losses(gradient: Tensor, x: Tensor, range: Tensor, samples: int, *, si
         signed: whether codes are.
     """
     stride = max(1, x.numel() // SAMPLED)
+    while math.gcd(stride, x.numel()) > 1:  # else it would step from column to same column
+        stride += 1
     values, weight = x.reshape(-1)[::stride], (gradient.reshape(-1)[::stride] * samples).square()
     factor = 0.5 * x.numel() / max(samples * values.numel(), 1)
     found = torch.zeros(CANDIDATES, device=x.device)

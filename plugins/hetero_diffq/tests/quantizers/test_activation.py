@@ -313,3 +313,14 @@ def test_a_packed_layer_equals_eval(level: int | None, signed: bool) -> None:
 def test_bad_options_are_refused(options: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         fresh(options)
+
+
+def test_ranks_agree_on_a_range_only_where_they_train_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    reduced: list[Tensor] = []
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 1)
+    monkeypatch.setattr(torch.distributed, "all_reduce", reduced.append)
+    made(inputs())
+    assert not reduced
+    fresh()(inputs())
+    assert len(reduced) == 1

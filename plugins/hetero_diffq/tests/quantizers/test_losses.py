@@ -52,3 +52,12 @@ def test_the_quantizer_keeps_their_running_mean() -> None:
     expected = width_losses(upstream, x, quantizer.ranges().detach(), 8, signed=False)
     torch.testing.assert_close(quantizer.losses / quantizer.seen, expected)
     assert float(quantizer.seen) == pytest.approx(1 - 0.9**4)
+
+
+@pytest.mark.parametrize("shape", [(128, 16, 32, 32), (32, 32, 56, 56), (1024, 256)])
+def test_every_column_of_a_large_input_is_seen(shape: tuple[int, ...]) -> None:
+    gradient = torch.zeros(shape)
+    for column in (0, 1, shape[-1] // 2, shape[-1] - 1):
+        gradient.zero_()[..., column] = 1.0
+        found = width_losses(gradient, torch.full(shape, 0.3), torch.ones(1, 1), shape[0], signed=False)
+        assert float(found[0, 0]) > 0, column

@@ -26,7 +26,7 @@ class Probe:
 
     Attributes:
         available: whether it can run here at all.
-        device: what it would run on, such as ``"cpu"``.
+        device: the type of device that it runs on or would, such as ``"cpu"``, or ``"any"``; ``"none"``: unknown.
         reason: why it is not available; None if it is.
         details: further facts for ``qcore doctor``, such as instruction sets.
     """
@@ -35,6 +35,10 @@ class Probe:
     device: str
     reason: str | None = None
     details: dict[str, str] = field(default_factory=dict)
+
+    def runs_on(self, device: str) -> bool:
+        """Return whether the backend is one for devices of this type, here or where it is available."""
+        return self.device in ("any", "none", device)
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ def choose(
         reason = probe.reason or "not available" if not probe.available else candidate.backend.reject(request)
         if reason is None:
             return BackendChoice(candidate.id, candidate.backend.prepare(request, weight, bias), tuple(refused))
-        elsewhere = probe.available and probe.device not in ("any", request.device.type)
+        elsewhere = not probe.runs_on(request.device.type)
         refused.append(Refusal(candidate.id, reason, probe.details.get("hint"), elsewhere))
     reasons = "; ".join(f"{refusal.backend}: {refusal.reason}" for refusal in refused)
     what = "the named backend cannot run" if forced else "no backend can run"

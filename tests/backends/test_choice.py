@@ -169,8 +169,9 @@ def test_no_fallback_is_no_warning() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_backend_for_another_kind_of_device_is_told_of_and_not_warned_of() -> None:
-    elsewhere = Fake(rejects="the weight is on cuda, and it runs on the CPU")
+@pytest.mark.parametrize("kind", ["rejects", "absent"])
+def test_a_backend_for_another_kind_of_device_is_told_of_and_not_warned_of(kind: str) -> None:
+    elsewhere = Fake(**{kind: "the weight is on cuda, and it runs on the CPU"})
     wanted = request(device=torch.device("cuda"))
     choice = choose(wanted, WEIGHT, None, [Candidate("a", elsewhere), Candidate("b", Fake())], forced=False)
     assert choice.backend == "b" and choice.refused[0].elsewhere

@@ -67,7 +67,7 @@ def _compile(program: Program, candidates: list[Candidate], *, codes: bool, forc
             for refusal in (refusal for refusal in refused if not refusal.elsewhere):
                 warnings.warn(f"{refusal.backend} does not compile this plan: {refusal.reason}", stacklevel=3)
             return Plan(given, candidate.id, compiled, refused)
-        elsewhere = probe.available and probe.device not in ("any", device)
+        elsewhere = not probe.runs_on(device)
         refused.append(Refusal(candidate.id, compiled, probe.details.get("hint"), elsewhere))
     reasons = "; ".join(f"{refusal.backend}: {refusal.reason}" for refusal in refused)
     what = "the named backend cannot compile" if forced else "no backend can compile"

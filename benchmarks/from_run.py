@@ -18,7 +18,8 @@ def main() -> None:
     git = record["git"]
     data = {**record["data"], "source": Path(record["data"]["source"]).name}
     origin = {"commit": git["commit"], "dirty": git["dirty"], "data": data, "config": record["config"]}
-    table = "\n".join([*heading(summary, origin), "", *arms(summary), "", *others(summary), "", *claims(summary)])
+    parts = (heading(summary, origin), arms(summary), frontier(summary), others(summary), claims(summary))
+    table = "\n\n".join("\n".join(part) for part in parts)
     write(name, command(record), {"origin": origin, "summary": summary}, table)
 
 
@@ -59,6 +60,18 @@ def arms(summary: dict[str, Any]) -> list[str]:
             f"| {name} | {score} | {difference} | {p} | {size} | {arm['effective_bits']:.2f} | {' | '.join(latency)} |"
         )
     return rows
+
+
+def frontier(summary: dict[str, Any]) -> list[str]:
+    """Return, from few bytes to many, the arms that score better than every arm of no more bytes."""
+    sign = 1 if summary["higher_is_better"] else -1
+    points = sorted((arm["nbytes"], -sign * arm["score"]["mean"], name) for name, arm in summary["arms"].items())
+    best, kept = float("inf"), []
+    for nbytes, loss, name in points:
+        if loss < best:
+            best = loss
+            kept.append(f"{name} ({nbytes / 1000:.1f} kB, {-sign * loss:.4f})")
+    return ["Frontier, bytes on disk against score: " + "; ".join(kept) + "."]
 
 
 def others(summary: dict[str, Any]) -> list[str]:

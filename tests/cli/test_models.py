@@ -45,6 +45,34 @@ def test_eval_finds_the_plugin_that_a_run_took_from_a_file(qcore, table, tmp_pat
     assert found.exit_code == 0, found.stderr
 
 
+def test_a_model_of_a_local_quantizer_tells_how_to_load_it_and_eval_of_its_run_does(qcore, table, tmp_path):
+    plugin = tmp_path / "my_quant.py"
+    plugin.write_text(
+        "from qcore.hookspecs import hookimpl\n"
+        "from qcore.quantizers.integer import IntQuantizer as Mine\n"
+        "from qcore.registry import MethodSpec, QuantizerSpec\n"
+        "@hookimpl\n"
+        "def qcore_quantizers():\n"
+        "    config = 'qcore.quantizers.config:IntConfig'\n"
+        "    return [QuantizerSpec(name='q', target=__name__ + ':Mine', config=config, summary='for a test')]\n"
+        "@hookimpl\n"
+        "def qcore_methods():\n"
+        "    target, config = 'qcore.methods.ptq:PtqMethod', 'qcore.methods.config:PtqConfig'\n"
+        "    return [MethodSpec(name='my_quant', target=target, config=config, summary='for a test')]\n"
+    )
+    words = ("--data", table, "--target", "kind", "--folds", "2", "--workers", "1", "--no-latency")
+    options = ("--set", "epochs=1", "--set", "quantizer=my_quant/q(bits=4)", "--out", tmp_path / "run")
+    made = qcore("run", "-p", plugin, *words, *options)
+    assert made.exit_code == 0, made.stderr
+    found = qcore("eval", tmp_path / "run")
+    assert found.exit_code == 0, found.stderr
+    model = tmp_path / "run" / "ptq" / "fold-0" / "model.safetensors"
+    for told in (qcore("inspect", model).stdout, qcore("predict", model, "--data", table).stderr):
+        assert "pip install" not in told
+        assert "qcore.plugins.default().add(PATH, 'my_quant')" in told
+    assert json.loads(qcore("inspect", model, "--json").stdout)["missing_plugins"] == {"my_quant": None}
+
+
 def test_eval_of_a_run_whose_data_have_changed_blames_the_data(qcore, table, tmp_path):
     data = tmp_path / "data.csv"
     data.write_text(table.read_text())

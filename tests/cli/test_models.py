@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import pytest
 
@@ -26,6 +27,36 @@ def test_eval_fails_where_a_model_scores_otherwise(qcore, finished, monkeypatch)
     result = qcore("eval", finished.path)
     assert result.exit_code == 1
     assert "differs" in result.stdout
+
+
+def test_eval_has_a_row_for_each_model_that_is_not_as_it_was_recorded(qcore, finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished.path, run)
+    damaged, gone, unfinished = run / "ptq" / "fold-0", run / "ptq" / "fold-1", run / "float" / "fold-1"
+    shutil.copy(run / "float" / "fold-0" / "model.safetensors", damaged / "model.safetensors")
+    (gone / "model.safetensors").unlink()
+    (unfinished / "result.json").unlink()
+    result = qcore("eval", run)
+    assert result.exit_code == 1, result.stdout
+    for part in ("model.safetensors is not the one recorded", "model.safetensors cannot be read", "not finished"):
+        assert part in result.stdout
+    assert "1 of 4 models give the score that was recorded" in result.stdout
+    rows = json.loads(qcore("eval", run, "--json").stdout)
+    assert [row["problem"] is None for row in rows] == [row["same"] for row in rows] == [True, False, False, False]
+    assert [row["now"] is None for row in rows] == [False, True, True, True]
+
+
+def test_eval_scores_a_run_on_its_own_data_alone(qcore, finished, table):
+    for words in (("--data", table), ("--target", "kind"), ("--target", "y")):
+        result = qcore("eval", finished.path, *words)
+        assert result.exit_code == 2, result.stdout
+        assert "on its own data" in result.stderr
+
+
+def test_eval_says_that_there_is_nothing_at_a_path(qcore, tmp_path):
+    result = qcore("eval", tmp_path / "nope")
+    assert result.exit_code == 2
+    assert f"there is nothing at {tmp_path / 'nope'}" in result.stderr
 
 
 def test_eval_finds_the_plugin_that_a_run_took_from_a_file(qcore, table, tmp_path):

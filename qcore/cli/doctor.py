@@ -20,6 +20,8 @@ import qcore
 from qcore.cli.console import make_table, print_data, show
 from qcore.cli.options import Json
 from qcore.cli.session import Session, session_of
+from qcore.cli.settings import parse_workers
+from qcore.errors import QcoreError, UnknownNameError, did_you_mean
 from qcore.measure.bench.machine import cpu_flags
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ def findings(session: Session) -> Iterator[Finding]:
     yield from (_extra(module, *about) for module, about in EXTRAS.items())
     yield Finding("cpu", "ok", _cpu())
     yield _data()
-    yield from _environment()
+    yield from _environment(session.quiet_framework)
 
 
 def _package() -> Finding:
@@ -164,7 +166,27 @@ def _data() -> Finding:
     return Finding("QCORE_DATA", "ok", folder)
 
 
-def _environment() -> Iterator[Finding]:
+def _environment(framework: Framework) -> Iterator[Finding]:
     for name, value in sorted(os.environ.items()):
         if name.startswith(("QCORE_", "OMP_")) and name != "QCORE_DATA":
-            yield Finding(name, "ok", value)
+            try:
+                _check_variable(name, value, framework)
+            except QcoreError as error:
+                yield Finding(name, "problem", error.message, error.hint)
+            else:
+                yield Finding(name, "ok", value)
+
+
+def _check_variable(name: str, value: str, framework: Framework) -> None:
+    """Raise QcoreError if ``value`` is none that a command could use."""
+    from qcore.plugins.discovery import normalize
+
+    if name == "QCORE_BACKEND" and value not in ("", "auto"):
+        framework.registry.get("backend", value)
+    elif name == "QCORE_WORKERS" and value:
+        parse_workers(value, name)
+    elif name == "QCORE_PLUGINS":
+        known = {status.name for status in framework.plugins}
+        for plugin in map(normalize, value.split(",")):
+            if plugin and plugin not in known:
+                raise UnknownNameError(f"there is no plugin {plugin!r}", did_you_mean(plugin, known))

@@ -23,21 +23,31 @@ def evaluate(
     context: typer.Context,
     subject: Annotated[Path, typer.Argument(metavar="RUN|MODEL", help="A run's directory, or a model file.")],
     data: Annotated[Path | None, typer.Option("--data", help="For a model: features and target.")] = None,
-    target: Annotated[str, typer.Option("--target", help="For a model: the column it predicts.")] = "y",
+    target: Annotated[
+        str | None, typer.Option("--target", help="For a model: the column it predicts.", show_default="y")
+    ] = None,
     backend: Backend = "auto",
     json: Json = False,
 ) -> None:
     """Score saved models again: all of a run on their test folds, or one model on a file.
 
-    A run whose models no longer give the scores that it recorded fails (exit code 1).
+    A run fails (exit code 1) if a model is missing or damaged, or no longer gives the score that was recorded.
     """
     session = session_of(context)
+    if not subject.exists():
+        raise UsageError(f"there is nothing at {subject}", "name a run's directory, or a model file")
     if subject.is_dir():
-        _evaluate_run(session, subject, backend, json=json)
+        from qcore.runs import Run
+
+        run = Run(subject)
+        if data is not None or target is not None:
+            hint = "leave out --data and --target, or name the model.safetensors of one of its jobs"
+            raise UsageError("a run is scored on its own data", hint)
+        _evaluate_run(session, run, backend, json=json)
         return
     if data is None:
         raise UsageError("a model is scored on a file", "name it with --data, and its column with --target")
-    scores = score_model(session, subject, data, target, backend)
+    scores = score_model(session, subject, data, target or "y", backend)
     if json:
         print_data(scores)
     else:
@@ -84,10 +94,13 @@ def _as_known_classes(targets: Any, names: tuple[str, ...], known: list[str]) ->
     return torch.tensor([list(known).index(name) for name in names])[targets]
 
 
-def _evaluate_run(session: Session, directory: Path, backend: str, *, json: bool) -> None:
-    from qcore.runs import Run
+def _evaluate_run(session: Session, run: Run, backend: str, *, json: bool) -> None:
+    from qcore.runs.report.text import UNKNOWN
 
-    rows = list(score_run(session, Run(directory), backend))
+    def number(value: float | None) -> str:
+        return UNKNOWN if value is None else f"{value:.6f}"
+
+    rows = list(score_run(session, run, backend))
     changed = [row for row in rows if not row["same"]]
     if json:
         print_data(rows)
@@ -95,8 +108,7 @@ def _evaluate_run(session: Session, directory: Path, backend: str, *, json: bool
         numbers = ({"header": name, "justify": "right"} for name in ("recorded", "now"))
         columns: list[Any] = ["arm", "fold", "seed", *numbers, ""]
         cells = [
-            (r["arm"], r["fold"], r["seed"], f"{r['recorded']:.6f}", f"{r['now']:.6f}", "" if r["same"] else "differs")
-            for r in rows
+            (r["arm"], r["fold"], r["seed"], number(r["recorded"]), number(r["now"]), r["problem"] or "") for r in rows
         ]
         show(make_table(columns, cells))
         show(f"{len(rows) - len(changed)} of {len(rows)} models give the score that was recorded")
@@ -105,7 +117,7 @@ def _evaluate_run(session: Session, directory: Path, backend: str, *, json: bool
 
 
 def score_run(session: Session, run: Run, backend: str) -> Iterator[dict[str, Any]]:
-    """Yield a row for each finished job: its recorded score and that of its model file now.
+    """Yield a row for each job: its recorded score and that of its model file now, or the problem that it has none.
 
     Raises:
         DataError: the data are not those of the run.
@@ -119,7 +131,9 @@ def score_run(session: Session, run: Run, backend: str) -> Iterator[dict[str, An
         raise DataError(f"the data of {run.path} have changed since it was started", "restore them, or score one model")
     for job in run.jobs():
         recorded = run.result(job)
-        if recorded is not None:
+        if recorded is None:
+            yield _row(job, work.task.metric, run.problem(job))
+        else:
             yield _score_job(session, run, job, work, recorded, backend)
 
 
@@ -138,13 +152,20 @@ def _score_job(
     before = recorded["scores"]
     # Kernels that sum in floats may differ in the last bits from one machine to the next, and scores with them.
     same = all(math.isclose(now[name], before[name], rel_tol=1e-4, abs_tol=1e-6) for name in before)
+    return _row(job, task.metric, None if same else "differs", before[task.metric], now)
+
+
+def _row(
+    job: Job, metric: str, problem: str | None, recorded: float | None = None, now: dict[str, float] | None = None
+) -> dict[str, Any]:
     return {
         "arm": job.arm,
         "fold": job.fold,
         "seed": job.seed,
-        "metric": task.metric,
-        "recorded": before[task.metric],
-        "now": now[task.metric],
-        "same": same,
+        "metric": metric,
+        "recorded": recorded,
+        "now": None if now is None else now[metric],
+        "same": problem is None,
+        "problem": problem,
         "scores": now,
     }

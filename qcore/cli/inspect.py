@@ -21,6 +21,7 @@ __all__ = ["inspect"]
 def inspect(context: typer.Context, model: ModelFile, json: Json = False) -> None:
     """Show what a model file holds: network, layers, bytes, and the plugins it needs."""
     from qcore.export import inspect as read
+    from qcore.export.format import how_to_load
 
     file = read(model)
     loaded = {status.name for status in session_of(context).quiet_framework.plugins if status.status == "loaded"}
@@ -32,8 +33,9 @@ def inspect(context: typer.Context, model: ModelFile, json: Json = False) -> Non
     show(f"{file.path}: {file.nbytes:,} bytes, written by qcore {file.header.get('qcore', '?')}")
     show(f"network: {architecture['id'] if architecture else 'not a registered one'}")
     for name, origin in file.plugins.items():
-        state = f"not loaded: pip install {missing[name]}" if name in missing else "loaded"
-        show(f"needs plugin {name} ({origin.get('distribution')} {origin.get('version')}): {state}")
+        state = f"not loaded: {how_to_load({name: missing[name]})}" if name in missing else "loaded"
+        source = f"{origin['distribution']} {origin['version']}" if origin["distribution"] else "a local file"
+        show(f"needs plugin {name} ({source}): {state}")
     facts = {key: value for key, value in file.extra.items() if value not in (None, [], {})}
     show("".join(f"{key}: {_short(value)}\n" for key, value in facts.items()).rstrip())
     show(make_table(["packed layer", "weight", "input", "shape"], [_layer(*item) for item in file.layers.items()]))
@@ -43,7 +45,7 @@ def inspect(context: typer.Context, model: ModelFile, json: Json = False) -> Non
     show(make_table(["tensor", "dtype", "shape", {"header": "bytes", "justify": "right"}], rows))
 
 
-def _data(file: File, missing: dict[str, str]) -> dict[str, Any]:
+def _data(file: File, missing: dict[str, str | None]) -> dict[str, Any]:
     return {
         "file": str(file.path),
         "nbytes": file.nbytes,

@@ -145,6 +145,9 @@ def parse_workers(text: str | None, source: str = "--workers") -> int | str | No
     if text is None or text == "auto":
         return text
     try:
-        return int(text)
+        number = int(text)
     except ValueError:
-        raise UsageError(f"{source} {text}: not a number of processes", "such as 2, or auto") from None
+        number = 0
+    if number < 1:
+        raise UsageError(f"{source} {text}: not a number of processes", "such as 2, or auto")
+    return number

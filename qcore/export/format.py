@@ -27,7 +27,17 @@ from typing import Any
 from qcore.errors import ModelFileError
 from qcore.export.schema import FOLDED_FORMAT, FORMAT, FORMATS, SORTED_FORMAT, header_problems
 
-__all__ = ["FOLDED_FORMAT", "FORMAT", "KEY", "SORTED_FORMAT", "ModelFile", "TensorInfo", "checksum", "inspect"]
+__all__ = [
+    "FOLDED_FORMAT",
+    "FORMAT",
+    "KEY",
+    "SORTED_FORMAT",
+    "ModelFile",
+    "TensorInfo",
+    "checksum",
+    "how_to_load",
+    "inspect",
+]
 
 KEY = "qcore"
 _DIGITS = 16
@@ -96,13 +106,22 @@ class ModelFile:
         """The number of tensors that the file was written with."""
         return len(self.header["checksums"]) // _DIGITS
 
-    def missing_plugins(self, loaded: Mapping[str, Any] | set[str]) -> dict[str, str]:
-        """Return the needed plugins that are not ``loaded``, with what ``pip install`` brings them."""
-        return {
-            name: str(origin.get("distribution") or f"qcore-{name.replace('_', '-')}")
-            for name, origin in self.plugins.items()
-            if name not in loaded
-        }
+    def missing_plugins(self, loaded: Mapping[str, Any] | set[str]) -> dict[str, str | None]:
+        """Return the needed plugins that are not ``loaded``, with their distributions; None for a local file."""
+        return {name: origin.get("distribution") for name, origin in self.plugins.items() if name not in loaded}
+
+
+def how_to_load(missing: Mapping[str, str | None]) -> str:
+    """Return what brings plugins, by name with their distributions, None for a local file."""
+    distributions = [distribution for distribution in missing.values() if distribution]
+    parts = [f"pip install {' '.join(distributions)}"] if distributions else []
+    parts += [
+        f"{name} was a local file: qcore.plugins.default().add(PATH, {name!r}) adds it in Python, or install it; "
+        "qcore eval RUN loads it by itself"
+        for name, distribution in missing.items()
+        if not distribution
+    ]
+    return "; ".join(parts)
 
 
 def checksum(data: bytes) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from qcore.errors import ModelFileError, QcoreError
 from qcore.export.build import build_network
-from qcore.export.format import ModelFile, checksum, inspect
+from qcore.export.format import ModelFile, checksum, how_to_load, inspect
 from qcore.export.write import raw_bytes
 from qcore.nn.convert import replace_modules
 from qcore.nn.layers import QuantConv2d, QuantLayer, QuantLinear, make_layer
@@ -72,7 +72,7 @@ def _check_plugins(file: ModelFile, registry: Registry) -> None:
     if missing:
         raise ModelFileError(
             f"{file.path} needs the plugin {', '.join(missing)}, which is not loaded",
-            f"pip install {' '.join(missing.values())} (qcore inspect shows the file without it)",
+            f"{how_to_load(missing)} (qcore inspect shows the file without it)",
         )
 
 

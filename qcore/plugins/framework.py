@@ -328,7 +328,8 @@ def _outcome(implementation: Any, hook: str, arguments: Mapping[str, Any]) -> An
 
 def _not_loaded(name: str, rows: list[PluginStatus]) -> PluginError:
     reasons = "; ".join(f"{status.origin}: {status.problem}" for status in rows)
-    error = PluginError(f"plugin {name!r} could not be loaded: {reasons}", "see them all with: qcore plugins")
+    hint = None if all(status.local for status in rows) else "see them all with: qcore plugins"
+    error = PluginError(f"plugin {name!r} could not be loaded: {reasons}", hint)
     for status in rows:
         if status.details:  # seen with --debug
             error.add_note(status.details)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from qcore.errors import UsageError
+from qcore.errors import QcoreError, UsageError
 from qcore.runs.rundir import Run
 from qcore.runs.summary import paired_differences
+
+if TYPE_CHECKING:
+    from qcore.methods.evidence import Evidence
 
 __all__ = ["Comparison", "compare"]
 
@@ -51,7 +54,7 @@ def compare(runs: Sequence[Run | Path | str]) -> Comparison:
 
     Raises:
         UsageError: no run, or runs of different data or folds: their scores cannot be compared.
-        QcoreError: a run is not finished.
+        QcoreError: a run is not finished, or files that the tests need are not those that it recorded.
     """
     opened = [run if isinstance(run, Run) else Run(run) for run in runs]
     if not opened:
@@ -103,7 +106,7 @@ def _tests(runs: Sequence[Run]) -> list[dict[str, Any]]:
     baseline = first.summary["baseline"]
     if baseline is None or any(run.record["seeds"] != first.record["seeds"] for run in runs):
         return []
-    evidences = [run.evidence() for run in runs]
+    evidences = [_evidence(run) for run in runs]
     others = {
         (str(run.path), arm): evidence.scores(arm) - evidences[0].scores(baseline)
         for run, evidence in zip(runs, evidences, strict=True)
@@ -113,3 +116,14 @@ def _tests(runs: Sequence[Run]) -> list[dict[str, Any]]:
     found = paired_differences(list(others.values()), evidences[0].train_test_sizes())
     named = zip(others, found, strict=True)
     return [{"run": path, "arm": arm, "baseline": f"{first.path}:{baseline}", **row} for (path, arm), row in named]
+
+
+def _evidence(run: Run) -> Evidence:
+    """Return the evidence of ``run``, if it is whole."""
+    problems = [f"{job}: {problem}" for job in run.jobs() if (problem := run.problem(job))]
+    if problems:
+        raise QcoreError(
+            f"{run.path} is not as it was recorded:\n  " + "\n  ".join(problems),
+            f"restore its files, or train those jobs again with: qcore run --resume {run.path}",
+        )
+    return run.evidence()

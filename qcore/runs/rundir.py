@@ -107,14 +107,28 @@ class Run:
 
     def result(self, job: Job) -> dict[str, Any] | None:
         """Return the data of a finished job's ``result.json``, or None if it is not finished or not whole."""
+        found = self._look_at(job)
+        return None if isinstance(found, str) else found
+
+    def problem(self, job: Job) -> str | None:
+        """Return why ``job`` has no result: it is not finished, or its files are not those recorded; None if it has."""
+        found = self._look_at(job)
+        return found if isinstance(found, str) else None
+
+    def _look_at(self, job: Job) -> dict[str, Any] | str:
         folder = self.folder(job)
+        path = folder / "result.json"
+        if not path.is_file():
+            return "not finished"
         try:
-            data: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-            whole = all(file_sha256(folder / name) == digest for name, digest in data["files"].items())
+            data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             same = Job(data["seed"], data["fold"], data["arm"]) == job and data["status"] == "done"
+            problems = [_file_problem(folder / name, digest) for name, digest in data["files"].items()]
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return None
-        return data if whole and same else None
+            return "its result.json is damaged"
+        if not same:
+            return "its result.json is that of another job"
+        return ", ".join(problem for problem in problems if problem) or data
 
     def results(self) -> list[dict[str, Any]]:
         """Return the data of every finished job, by seed, fold and arm."""
@@ -170,6 +184,13 @@ class Run:
 def resume_hint(path: Path) -> str:
     """Return the command that goes on with the run at ``path``."""
     return f"go on with: qcore run --resume {path}"
+
+
+def _file_problem(path: Path, digest: str) -> str | None:
+    try:
+        return None if file_sha256(path) == digest else f"its {path.name} is not the one recorded"
+    except OSError as error:
+        return f"its {path.name} cannot be read: {error.strerror or error}"
 
 
 def file_sha256(path: Path) -> str:

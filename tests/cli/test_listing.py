@@ -101,6 +101,29 @@ def test_doctor_finds_a_data_folder_that_is_not_there(qcore, tmp_path):
     assert named(json.loads(result.stdout), "QCORE_DATA")["status"] == "problem"
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "reason", "hint"),
+    [
+        ("QCORE_BACKEND", "referense", "no loaded plugin offers the backend 'referense'", "reference"),
+        ("QCORE_WORKERS", "abc", "not a number of processes", "auto"),
+        ("QCORE_WORKERS", "0", "not a number of processes", "auto"),
+        ("QCORE_PLUGINS", "core,nope", "there is no plugin 'nope'", "core"),
+    ],
+)
+def test_doctor_finds_a_variable_that_names_what_is_not_there(qcore, name, value, reason, hint):
+    result = qcore("doctor", "--json", env={"QCORE_DATA": None, name: value})
+    assert result.exit_code == 1
+    found = named(json.loads(result.stdout), name)
+    assert found["status"] == "problem"
+    assert reason in found["detail"] and hint in found["hint"]
+
+
+@pytest.mark.parametrize(("name", "value"), [("QCORE_BACKEND", "auto"), ("QCORE_BACKEND", ""), ("QCORE_WORKERS", "2")])
+def test_doctor_passes_a_variable_that_commands_can_use(qcore, name, value):
+    found = json.loads(qcore("doctor", "--json", env={"QCORE_DATA": None, name: value}).stdout)
+    assert named(found, name)["status"] == "ok"
+
+
 @pytest.mark.parametrize("broken", [RuntimeError("driver"), None], ids=["raises", "absent"])
 def test_doctor_survives_every_backend(broken):
     def probe():

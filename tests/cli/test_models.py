@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import pytest
 
@@ -28,6 +29,36 @@ def test_eval_fails_where_a_model_scores_otherwise(qcore, finished, monkeypatch)
     assert "differs" in result.stdout
 
 
+def test_eval_has_a_row_for_each_model_that_is_not_as_it_was_recorded(qcore, finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished.path, run)
+    damaged, gone, unfinished = run / "ptq" / "fold-0", run / "ptq" / "fold-1", run / "float" / "fold-1"
+    shutil.copy(run / "float" / "fold-0" / "model.safetensors", damaged / "model.safetensors")
+    (gone / "model.safetensors").unlink()
+    (unfinished / "result.json").unlink()
+    result = qcore("eval", run)
+    assert result.exit_code == 1, result.stdout
+    for part in ("model.safetensors is not the one recorded", "model.safetensors cannot be read", "not finished"):
+        assert part in result.stdout
+    assert "1 of 4 models give the score that was recorded" in result.stdout
+    rows = json.loads(qcore("eval", run, "--json").stdout)
+    assert [row["problem"] is None for row in rows] == [row["same"] for row in rows] == [True, False, False, False]
+    assert [row["now"] is None for row in rows] == [False, True, True, True]
+
+
+def test_eval_scores_a_run_on_its_own_data_alone(qcore, finished, table):
+    for words in (("--data", table), ("--target", "kind"), ("--target", "y")):
+        result = qcore("eval", finished.path, *words)
+        assert result.exit_code == 2, result.stdout
+        assert "on its own data" in result.stderr
+
+
+def test_eval_says_that_there_is_nothing_at_a_path(qcore, tmp_path):
+    result = qcore("eval", tmp_path / "nope")
+    assert result.exit_code == 2
+    assert f"there is nothing at {tmp_path / 'nope'}" in result.stderr
+
+
 def test_eval_finds_the_plugin_that_a_run_took_from_a_file(qcore, table, tmp_path):
     plugin = tmp_path / "mine.py"
     plugin.write_text(
@@ -43,6 +74,34 @@ def test_eval_finds_the_plugin_that_a_run_took_from_a_file(qcore, table, tmp_pat
     assert made.exit_code == 0, made.stderr
     found = qcore("eval", tmp_path / "run")
     assert found.exit_code == 0, found.stderr
+
+
+def test_a_model_of_a_local_quantizer_tells_how_to_load_it_and_eval_of_its_run_does(qcore, table, tmp_path):
+    plugin = tmp_path / "my_quant.py"
+    plugin.write_text(
+        "from qcore.hookspecs import hookimpl\n"
+        "from qcore.quantizers.integer import IntQuantizer as Mine\n"
+        "from qcore.registry import MethodSpec, QuantizerSpec\n"
+        "@hookimpl\n"
+        "def qcore_quantizers():\n"
+        "    config = 'qcore.quantizers.config:IntConfig'\n"
+        "    return [QuantizerSpec(name='q', target=__name__ + ':Mine', config=config, summary='for a test')]\n"
+        "@hookimpl\n"
+        "def qcore_methods():\n"
+        "    target, config = 'qcore.methods.ptq:PtqMethod', 'qcore.methods.config:PtqConfig'\n"
+        "    return [MethodSpec(name='my_quant', target=target, config=config, summary='for a test')]\n"
+    )
+    words = ("--data", table, "--target", "kind", "--folds", "2", "--workers", "1", "--no-latency")
+    options = ("--set", "epochs=1", "--set", "quantizer=my_quant/q(bits=4)", "--out", tmp_path / "run")
+    made = qcore("run", "-p", plugin, *words, *options)
+    assert made.exit_code == 0, made.stderr
+    found = qcore("eval", tmp_path / "run")
+    assert found.exit_code == 0, found.stderr
+    model = tmp_path / "run" / "ptq" / "fold-0" / "model.safetensors"
+    for told in (qcore("inspect", model).stdout, qcore("predict", model, "--data", table).stderr):
+        assert "pip install" not in told
+        assert "qcore.plugins.default().add(PATH, 'my_quant')" in told
+    assert json.loads(qcore("inspect", model, "--json").stdout)["missing_plugins"] == {"my_quant": None}
 
 
 def test_eval_of_a_run_whose_data_have_changed_blames_the_data(qcore, table, tmp_path):

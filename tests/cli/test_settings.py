@@ -110,5 +110,6 @@ def test_seeds_are_a_count_or_a_list():
 
 def test_workers_are_a_number_or_auto():
     assert [parse_workers(text) for text in (None, "auto", "3")] == [None, "auto", 3]
-    with pytest.raises(UsageError, match="QCORE_WORKERS"):
-        parse_workers("all", "QCORE_WORKERS")
+    for text in ("all", "0", "-1"):
+        with pytest.raises(UsageError, match="QCORE_WORKERS"):
+            parse_workers(text, "QCORE_WORKERS")

@@ -332,6 +332,20 @@ def test_an_absent_plugin_is_named_with_what_brings_it_and_the_file_still_opens(
     assert "head" in file.layers
 
 
+def test_an_absent_local_plugin_gets_no_invented_distribution(tampered: Tamper) -> None:
+    def change(header: Header, _: dict[str, Tensor]) -> None:
+        local = {"distribution": None, "version": None}
+        header["plugins"] = {"my_quant": local, "some_method": {"distribution": "qcore-other", "version": "1.2"}}
+        header["layers"]["head"]["weight"] = {"quantizer": "my_quant/q"}
+
+    path = tampered(change)
+    message = refused(path, "needs the plugin my_quant, some_method")
+    assert "qcore-my-quant" not in message
+    assert "pip install qcore-other;" in message
+    assert "my_quant was a local file: qcore.plugins.default().add(PATH, 'my_quant')" in message
+    assert qcore.inspect(path).missing_plugins({"core"}) == {"my_quant": None, "some_method": "qcore-other"}
+
+
 def test_a_file_of_a_plugin_is_refused_where_that_plugin_is_switched_off(tmp_path: Path) -> None:
     core_only = Framework(no_plugins=True).registry
     model = qcore.quantize(nn.Linear(4, 2), {"*": "core/int(bits=4)"}, registry=core_only)

@@ -40,6 +40,14 @@ def test_runs_with_other_seeds_are_listed_but_not_tested(tiny: Start, tmp_path: 
     assert found.tests == []
 
 
+def test_a_run_with_other_files_than_it_recorded_is_not_compared(tiny: Start) -> None:
+    run = tiny("float")
+    run.model_path("float", 1).write_bytes(b"another")
+    with pytest.raises(QcoreError, match=r"fold 1, seed 0: its model.safetensors is not the one recorded") as caught:
+        compare([run, run])
+    assert "--resume" in (caught.value.hint or "")
+
+
 def test_an_unfinished_run_and_no_run_are_errors(tiny: Start) -> None:
     run = tiny("float")
     (run.path / "summary.json").unlink()

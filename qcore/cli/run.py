@@ -103,7 +103,6 @@ def run(
     }
     values = collect(config, flags, assignments or (), os.environ)
     session = session_of(context)
-    _choose_backend(session, values.pop("backend", None))
     if dry_run:
         _print_plan(session, values, json=json)
         return
@@ -113,12 +112,6 @@ def run(
     _print_summary(finished, json=json)
     if strict and any(claim["verdict"] == "fails" for claim in finished.summary["claims"]):
         raise typer.Exit(1)
-
-
-def _choose_backend(session: Session, name: str | None) -> None:
-    """Make ``name`` the backend of this process and of the workers it starts."""
-    if name is not None and name != "auto":
-        os.environ["QCORE_BACKEND"] = session.registry.get("backend", name).id
 
 
 def _print_plan(session: Session, values: Mapping[str, Any], *, json: bool) -> None:
@@ -137,7 +130,7 @@ def _print_plan(session: Session, values: Mapping[str, Any], *, json: bool) -> N
         "workers": data["workers"],
         "fold 0": ", ".join(f"{folds[0][part]} {part}" for part in ("train", "validation", "test")),
         "directory": data["paths"]["out"],
-        "backend": os.environ.get("QCORE_BACKEND", "auto"),
+        "backend": plan.config.backend,
     }
     show("\n".join(f"{name:<10} {value}" for name, value in facts.items()))
     arms = [(arm["name"], ", ".join(arm["needs"]), arm["summary"]) for arm in data["arms"]]

@@ -16,7 +16,7 @@ __all__ = ["collect", "parse_assignments", "parse_seeds", "parse_workers", "read
 def collect(
     file: Path | None, flags: Mapping[str, Any], assignments: Iterable[str], environment: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return the options of a run, as ``qcore.runs.config.RunConfig`` takes them, and ``backend`` and ``out``.
+    """Return the options of a run, as ``qcore.runs.config.RunConfig`` takes them, and ``out``.
 
     Args:
         file: a TOML file, or None.
@@ -47,7 +47,7 @@ def read_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
-    known = [*(RunConfig.model_fields.keys() - {"settings", "task_options"}), "method", "backend", "out"]
+    known = [*(RunConfig.model_fields.keys() - {"settings", "task_options"}), "method", "out"]
     for key in data:
         if key not in known:
             raise ConfigError(f"{path}: unknown option {key!r}", did_you_mean(key, known))

@@ -60,6 +60,7 @@ def reopen(
     add_local_plugins(record, framework)
     made = make_plan({**record["config"], **values}, framework, run.path)
     fresh = _record(made, command)
+    record["config"].setdefault("backend", fresh["config"]["backend"])  # older records do not tell it: any will do
     changed = _changes(record, fresh)
     if changed:
         raise UsageError(

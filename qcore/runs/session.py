@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ def plan(
     latency: bool | None = None,
     calls: int | None = None,
     device: str | None = None,
+    backend: str | None = None,
     precision: str | None = None,
     out: Path | str | None = None,
     framework: Framework | None = None,
@@ -60,6 +62,7 @@ def plan(
         "latency": latency,
         "calls": calls,
         "device": device,
+        "backend": backend or os.environ.get("QCORE_BACKEND") or None,
         "precision": precision,
     }
     return make_plan(_given(values), framework or _default_framework(), out)
@@ -78,6 +81,7 @@ def run(
     latency: bool | None = None,
     calls: int | None = None,
     device: str | None = None,
+    backend: str | None = None,
     precision: str | None = None,
     out: Path | str | None = None,
     resume: Path | str | None = None,
@@ -100,6 +104,8 @@ def run(
         latency: whether to measure latency and energy at the end; None for yes.
         calls: timed calls for each arm and batch size; None for 200.
         device: where training runs; None for ``"cpu"``.
+        backend: what runs packed layers and fused fake quantization, or ``"auto"``; None for what ``QCORE_BACKEND``
+            names, else ``"auto"``.
         precision: ``"32-true"`` (None), or ``"bf16-mixed"`` for products of bfloat16 in training.
         out: the directory; None makes ``runs/<method>-<task>-<UTC time>``. It must be new or empty.
         resume: directory of a run to go on with; options that are given must be those it was started with.
@@ -129,6 +135,7 @@ def run(
         "latency": latency,
         "calls": calls,
         "device": device,
+        "backend": backend or os.environ.get("QCORE_BACKEND") or None,
         "precision": precision,
     }
     fw = framework or _default_framework()
@@ -150,6 +157,19 @@ def _default_framework() -> Framework:
 
 def _ignore(event: dict[str, Any]) -> None:
     """Do nothing with ``event``."""
+
+
+@contextmanager
+def _backend(name: str) -> Iterator[None]:
+    """Make ``name`` the backend of this process, and of the workers it starts, while the context lasts."""
+    before = os.environ.pop("QCORE_BACKEND", None)
+    os.environ["QCORE_BACKEND"] = name
+    try:
+        yield
+    finally:
+        del os.environ["QCORE_BACKEND"]
+        if before is not None:
+            os.environ["QCORE_BACKEND"] = before
 
 
 @dataclass
@@ -196,6 +216,10 @@ class _Session:
 
     def run(self) -> Run:
         """Do what is not done yet, and sum up."""
+        with _backend(self.plan.config.backend):
+            return self._run()
+
+    def _run(self) -> Run:
         from qcore.runs.execute import execute, follow
 
         if self.fabric is not None and self.fabric.global_rank:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -115,19 +114,10 @@ def test_a_directory_that_is_used_is_not_used_again(qcore, finished, table):
     assert f"qcore run --resume {finished.path}" in result.stderr
 
 
-def test_the_named_backend_is_set_for_this_process_and_its_workers(qcore, monkeypatch):
-    from qcore import runs
-
-    seen = {}
-
-    def run(**options):
-        seen["backend"] = os.environ.get("QCORE_BACKEND")
-        raise BackendError("cannot")
-
-    monkeypatch.setattr(runs, "run", run, raising=False)
-    monkeypatch.setenv("QCORE_BACKEND", "auto")
-    assert qcore("run", "-p", "ptq", "--backend", "reference").exit_code == 4
-    assert seen["backend"] == "core/reference"
+def test_a_run_is_resumed_on_its_own_backend_alone(qcore, finished):
+    result = qcore("run", "--resume", finished.path, "--backend", "reference")
+    assert result.exit_code == 2
+    assert "backend: 'auto' then, 'core/reference' now" in result.stderr
 
 
 @pytest.mark.slow

@@ -159,6 +159,38 @@ def test_resuming_with_other_options_is_refused_and_says_which(tiny: Start) -> N
     assert tiny(resume=run.path, workers=2).status == "done"
 
 
+def test_a_resumed_run_stays_on_the_backend_that_it_was_started_with(
+    tiny: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("QCORE_BACKEND", raising=False)
+    run = tiny("float", backend="reference")
+    assert run.config.backend == "core/reference"
+    (run.folder(Job(0, 1, "float")) / "result.json").unlink()
+    seen: list[str | None] = []
+    tiny(resume=run.path, progress=lambda event: seen.append(os.environ.get("QCORE_BACKEND")))
+    assert set(seen) == {"core/reference"}
+    assert "QCORE_BACKEND" not in os.environ
+    with pytest.raises(UsageError, match="backend: 'core/reference' then, 'auto' now"):
+        tiny(resume=run.path, backend="auto")
+
+
+def test_the_environment_names_the_backend_of_a_run_too(tiny: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QCORE_BACKEND", "reference")
+    run = tiny("float")
+    assert run.config.backend == "core/reference"
+    assert os.environ["QCORE_BACKEND"] == "reference"
+    assert tiny(resume=run.path).status == "done"
+
+
+def test_a_record_that_tells_no_backend_is_resumed_on_any(tiny: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("QCORE_BACKEND", raising=False)
+    run = tiny("float")
+    config = {key: value for key, value in run.record["config"].items() if key != "backend"}
+    run.update(config=config)
+    assert run.config.backend == "auto"
+    assert tiny(resume=run.path, backend="reference").config.backend == "core/reference"
+
+
 def test_resuming_on_other_data_is_refused(tiny: Start, tmp_path: Path) -> None:
     import numpy as np
 

@@ -17,7 +17,7 @@ from qcore.cli.options import Json
 from qcore.cli.progress import make_progress
 from qcore.cli.session import Session, session_of
 from qcore.cli.settings import collect, parse_seeds, parse_workers
-from qcore.errors import QcoreError
+from qcore.errors import QcoreError, UsageError
 
 if TYPE_CHECKING:
     from qcore.runs.rundir import Run
@@ -168,7 +168,7 @@ def _run(session: Session, values: dict[str, Any], resume: Path | None) -> Run:
         say("interrupted" + (f"; {_how_to_go_on(place[0])}" if place else ""))
         raise typer.Exit(INTERRUPTED) from None
     except QcoreError as error:
-        if started:
+        if started and not isinstance(error, UsageError):  # which resuming cannot mend
             error.hint = "\n".join(part for part in (error.hint, _how_to_go_on(started[0])) if part)
         raise
 

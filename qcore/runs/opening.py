@@ -49,7 +49,8 @@ def reopen(
     """Plan the run anew from its own record and say that it is running again.
 
     Raises:
-        UsageError: it runs already, or ``values``, the method's options or the data are not those it started with.
+        UsageError: it runs already; ``values``, the method's options or the data are not those it started with; or a
+            job is left to do, and the run's device is not here.
     """
     record = run.record
     if run.status == "running":
@@ -67,6 +68,7 @@ def reopen(
             f"{run.path} was started with other options or data:\n  " + "\n  ".join(changed),
             "resume it with the same, or start a new run",
         )
+    _check_device(made, run)
     remove_stale(run.path)
     kept = {key: record[key] for key in FACTS}
     again = {key: fresh[key] for key in FACTS}
@@ -90,6 +92,20 @@ def _changes(record: Mapping[str, Any], fresh: Mapping[str, Any]) -> list[str]:
     if record["arms"] != fresh["arms"] or record["folds"] != fresh["folds"]:
         changed.append("arms or folds: the plugin now makes others")
     return changed
+
+
+def _check_device(made: Plan, run: Run) -> None:
+    """Refuse a run that has a job left to do and whose device is not here."""
+    device = made.config.device
+    if device == "cpu" or all(run.result(job) is not None for job in made.jobs):
+        return
+    try:
+        make_fabric(device, made.config.precision)
+    except UsageError as error:
+        raise UsageError(
+            f"{run.path} was started with --device {device}, and there is no such device here: {error.message}",
+            "resume it on a machine that has one, or start a new run",
+        ) from error
 
 
 def _fresh(out: Path) -> Path:

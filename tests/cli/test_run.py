@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from qcore.errors import BackendError
+from qcore.errors import BackendError, UsageError
 
 
 def test_a_run_prints_its_table_and_where_everything_is(finished):
@@ -146,15 +146,37 @@ def test_an_interrupt_leaves_what_is_finished_and_says_how_to_go_on(tmp_path):
     assert (directory / "float" / "fold-0" / "result.json").is_file()
 
 
-@pytest.mark.parametrize(("failure", "code"), [(KeyboardInterrupt(), 130), (BackendError("cannot", "try"), 4)], ids=str)
-def test_what_stops_a_started_run_says_how_to_go_on(qcore, monkeypatch, failure, code):
+@pytest.fixture
+def run_that_stops(qcore, monkeypatch):
+    """Start a run that a failure stops, and return how the command ends."""
     from qcore import runs
 
-    def run(progress, **options):
-        progress({"kind": "run_started", "path": "runs/one two", "done": 0, "total": 1})
-        raise failure
+    def start(failure):
+        def run(progress, **options):
+            progress({"kind": "run_started", "path": "runs/one two", "done": 0, "total": 1})
+            raise failure
 
-    monkeypatch.setattr(runs, "run", run, raising=False)
-    result = qcore("run", "-p", "ptq")
+        monkeypatch.setattr(runs, "run", run, raising=False)
+        return qcore("run", "-p", "ptq")
+
+    return start
+
+
+@pytest.mark.parametrize(("failure", "code"), [(KeyboardInterrupt(), 130), (BackendError("cannot", "try"), 4)], ids=str)
+def test_what_stops_a_started_run_says_how_to_go_on(run_that_stops, failure, code):
+    result = run_that_stops(failure)
     assert result.exit_code == code
     assert result.stderr.rstrip().endswith("go on with: qcore run --resume 'runs/one two'")
+
+
+def test_bad_usage_that_resuming_cannot_mend_gives_no_such_advice(run_that_stops):
+    result = run_that_stops(UsageError("cannot", "try"))
+    assert result.exit_code == 2
+    assert result.stderr.endswith("error: cannot\nhint: try\n")
+
+
+def test_a_device_that_is_not_there_gets_a_hint_in_the_words_of_the_command_line(qcore, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = qcore("run", "-p", "float", "--device", "tpu")
+    assert result.exit_code == 2
+    assert result.stderr.endswith("hint: try --device cpu\n")

@@ -290,6 +290,17 @@ def test_a_device_that_is_not_there_is_refused_before_there_is_a_directory(tiny:
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_whose_device_is_not_here_is_not_resumed_and_its_record_stands(tiny: Start) -> None:
+    run = tiny("float")
+    run.update(config={**run.record["config"], "device": "tpu"})
+    assert tiny(resume=run.path).status == "done", "nothing is left to train"
+    (run.folder(Job(0, 1, "float")) / "result.json").unlink()
+    before = run.record
+    with pytest.raises(UsageError, match="was started with --device tpu, and there is no such device here"):
+        tiny(resume=run.path)
+    assert run.record == before
+
+
 def test_a_checkpoint_that_a_kill_left_beside_a_result_goes_when_the_run_is_opened(tiny: Start) -> None:
     done = tiny("float")
     left = done.folder(done.jobs()[0]) / "training.safetensors"

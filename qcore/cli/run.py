@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -102,11 +103,13 @@ def run(
         "out": out,
     }
     values = collect(config, flags, assignments or (), os.environ)
+    # An empty table says nothing; a resumed run would take it for a change of options.
+    given = {key: value for key, value in values.items() if value not in ({}, None)}
     session = session_of(context)
     if dry_run:
-        _print_plan(session, values, json=json)
+        _print_plan(session, given, resume, json=json)
         return
-    finished = _run(session, values, resume)
+    finished = _run(session, given, resume)
     if os.environ.get("RANK", "0") != "0":  # under torchrun rank 0 alone writes, and prints
         return
     _print_summary(finished, json=json)
@@ -114,22 +117,26 @@ def run(
         raise typer.Exit(1)
 
 
-def _print_plan(session: Session, values: Mapping[str, Any], *, json: bool) -> None:
+def _print_plan(session: Session, given: Mapping[str, Any], resume: Path | None, *, json: bool) -> None:
     from qcore import runs
 
-    plan = runs.plan(**values, framework=session.framework)
+    plan = runs.plan(**given, resume=resume, framework=session.framework)
     data = plan.describe()
+    left = plan.jobs if resume is None else plan.left(runs.Run(resume))
     if json:
-        print_data(data)
+        print_data(data if resume is None else {**data, "left": [asdict(job) for job in left]})
         return
     folds = data["folds"]
     facts = {
         "method": data["method"],
         "task": f"{data['task']['task']}: {data['samples']} samples, {data['task']['metric']}",
-        "jobs": f"{len(data['arms'])} arms × {len(folds)} folds × {len(plan.config.seeds)} seeds = {data['jobs']}",
+        "jobs": f"{len(data['arms'])} arms × {len(folds)} folds × {len(plan.config.seeds)} seeds = {data['jobs']}"
+        + ("" if resume is None else f", {len(left)} left to do"),
         "workers": data["workers"],
         "fold 0": ", ".join(f"{folds[0][part]} {part}" for part in ("train", "validation", "test")),
         "directory": data["paths"]["out"],
+        "device": plan.config.device,
+        "precision": plan.config.precision,
         "backend": plan.config.backend,
     }
     show("\n".join(f"{name:<10} {value}" for name, value in facts.items()))
@@ -139,13 +146,14 @@ def _print_plan(session: Session, values: Mapping[str, Any], *, json: bool) -> N
     settings = data["config"]["settings"]
     show("")
     show(make_table(["option", "value"], [(key, value) for key, value in settings.items()]))
+    if resume is not None and left:
+        show("")
+        show(make_table(["left to do", "fold", "seed"], [(job.arm, job.fold, job.seed) for job in left]))
 
 
-def _run(session: Session, values: dict[str, Any], resume: Path | None) -> Run:
+def _run(session: Session, given: Mapping[str, Any], resume: Path | None) -> Run:
     from qcore import runs
 
-    # An empty table says nothing; a resumed run would take it for a change of options.
-    given = {key: value for key, value in values.items() if value not in ({}, None)}
     started: list[str] = []
     progress = make_progress(quiet=session.quiet)
 

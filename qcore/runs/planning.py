@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from qcore.errors import BackendError, PluginError, UnknownNameError, UsageError, did_you_mean
 from qcore.runs.config import RunConfig, make_run_config
-from qcore.runs.rundir import Job
+from qcore.runs.rundir import Job, Run
 
 if TYPE_CHECKING:
     from qcore.methods.base import Arm, Method
@@ -65,6 +65,10 @@ class Plan:
         """Return the jobs whose models ``job`` builds on."""
         arm = next(arm for arm in self.arms if arm.name == job.arm)
         return [Job(job.seed, job.fold, name) for name in arm.needs]
+
+    def left(self, run: Run) -> list[Job]:
+        """Return the jobs that ``run`` has no result of."""
+        return [job for job in self.jobs if run.result(job) is None]
 
     @property
     def workers(self) -> int:

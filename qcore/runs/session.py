@@ -41,14 +41,15 @@ def plan(
     backend: str | None = None,
     precision: str | None = None,
     out: Path | str | None = None,
+    resume: Path | str | None = None,
     framework: Framework | None = None,
 ) -> Plan:
-    """Resolve and check a run without starting it; the options are those of ``run``.
+    """Resolve and check a run without starting it or going on with it; the options are those of ``run``.
 
     Raises:
-        QcoreError: unknown names, bad options, missing or bad data, folds that cannot be made.
+        QcoreError: what ``run`` refuses before any training.
     """
-    from qcore.runs.planning import make_plan
+    from qcore.runs.opening import plan_new, plan_rest
 
     values = {
         "plugin": plugin,
@@ -65,7 +66,11 @@ def plan(
         "backend": backend or os.environ.get("QCORE_BACKEND") or None,
         "precision": precision,
     }
-    return make_plan(_given(values), framework or _default_framework(), out)
+    fw = framework or _default_framework()
+    _check_place(out, resume)
+    if resume is not None:
+        return plan_rest(_given(values), Run(resume), fw)
+    return plan_new(_given(values), fw, out)
 
 
 def run(
@@ -139,14 +144,18 @@ def run(
         "precision": precision,
     }
     fw = framework or _default_framework()
-    if resume is not None and out is not None and Path(out).resolve() != Path(resume).resolve():
-        raise UsageError("a resumed run stays in its directory", "leave out --out")
+    _check_place(out, resume)
     opening = _Opening(_given(values), fw, out, resume, command)
     return _Session(*opening.open(), progress or _ignore, report).run()
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
+
+
+def _check_place(out: Path | str | None, resume: Path | str | None) -> None:
+    if resume is not None and out is not None and Path(out).resolve() != Path(resume).resolve():
+        raise UsageError("a resumed run stays in its directory", "leave out --out")
 
 
 def _default_framework() -> Framework:
@@ -212,7 +221,7 @@ class _Session:
     def __init__(self, plan: Plan, run: Run, fabric: Fabric | None, progress: Progress, report: bool) -> None:
         self.plan, self.opened, self.fabric, self.progress, self.report = plan, run, fabric, progress, report
         self.total = len(plan.jobs)
-        self.done = {job for job in plan.jobs if run.result(job) is not None}
+        self.done = set(plan.jobs).difference(plan.left(run))
 
     def run(self) -> Run:
         """Do what is not done yet, and sum up."""

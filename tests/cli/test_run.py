@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,6 +72,38 @@ def test_a_dry_run_is_readable(qcore):
     text = qcore("run", "-p", "ptq", "--task", "breast_cancer", "--dry-run").stdout
     for part in ("core/ptq", "core/breast_cancer", "2 arms × 5 folds × 1 seeds = 10", "epochs"):
         assert part in text
+    facts = dict(line.split(maxsplit=1) for line in text.splitlines()[:9])
+    assert (facts["device"], facts["precision"], facts["backend"]) == ("cpu", "32-true", "auto")
+
+
+@pytest.fixture
+def torn(finished, tmp_path):
+    """A copy of the finished run that lacks a job."""
+    path = shutil.copytree(finished.path, tmp_path / "torn")
+    (path / "ptq" / "fold-1" / "result.json").unlink()
+    return path
+
+
+def test_a_dry_run_of_a_resumed_run_lists_what_is_left_to_do_and_writes_nothing(qcore, torn):
+    before = (torn / "run.json").read_bytes()
+    result = qcore("run", "--resume", torn, "--dry-run")
+    assert result.exit_code == 0, result.stderr
+    assert "2 arms × 2 folds × 1 seeds = 4, 1 left to do" in result.stdout
+    assert result.stdout.splitlines()[-1].split() == ["ptq", "1", "0"]
+    plan = json.loads(qcore("run", "--resume", torn, "--dry-run", "--json").stdout)
+    assert plan["left"] == [{"seed": 0, "fold": 1, "arm": "ptq"}]
+    assert plan["config"]["folds"] == 2, "as it was started"
+    assert plan["paths"]["out"] == str(torn)
+    assert (torn / "run.json").read_bytes() == before
+
+
+def test_a_dry_run_refuses_what_the_resumed_run_refuses(qcore, torn):
+    result = qcore("run", "--resume", torn, "--dry-run", "--plugin", "float")
+    assert result.exit_code == 2
+    assert "plugin: 'core/ptq' then, 'core/float' now" in result.stderr
+    result = qcore("run", "--resume", torn, "--dry-run", "--out", torn.with_name("other"))
+    assert result.exit_code == 2
+    assert "stays in its directory" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -87,6 +120,8 @@ def test_a_dry_run_is_readable(qcore):
         (("-p", "./none.py"), 3, "none.py"),
         (("-p", "ptq", "--data", "none.csv"), 5, "nothing at"),
         (("--resume", "nowhere"), 2, "is not a run"),
+        (("--resume", "nowhere", "--dry-run"), 2, "is not a run"),
+        (("-p", "ptq", "--device", "tpu", "--dry-run"), 2, "accelerator 'tpu' cannot be used"),
         (("-p", "ptq", "--config", "none.toml"), 2, "none.toml"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
@@ -108,8 +143,9 @@ def test_an_unknown_column_gets_its_close_match(qcore, table):
     assert "'kind'" in result.stderr
 
 
-def test_a_directory_that_is_used_is_not_used_again(qcore, finished, table):
-    result = qcore("run", "-p", "ptq", "--data", table, "--target", "kind", "--out", finished.path)
+@pytest.mark.parametrize("more", [(), ("--dry-run",)], ids=str)
+def test_a_directory_that_is_used_is_not_used_again(qcore, finished, table, more):
+    result = qcore("run", "-p", "ptq", "--data", table, "--target", "kind", "--out", finished.path, *more)
     assert result.exit_code == 2
     assert f"qcore run --resume {finished.path}" in result.stderr
 

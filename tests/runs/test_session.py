@@ -244,6 +244,13 @@ def test_a_directory_without_a_run_is_no_run(tmp_path: Path) -> None:
         Run(tmp_path)
 
 
+@pytest.mark.parametrize("text", ["{}", "[]", "3", '{"status": "done"}'])
+def test_other_data_than_a_record_are_no_run(tiny: Start, tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(UsageError, match=r"run\.json is no record of a run"):
+        tiny(resume=tmp_path)
+
+
 def test_a_full_disk_fails_the_run_and_leaves_earlier_jobs_alone(
     tiny: Start, plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,13 +46,13 @@ def run(
     folds_column: Annotated[
         str | None, typer.Option("--folds-column", help="Column with the data's own folds.", rich_help_panel=DATA)
     ] = None,
-    folds: Annotated[int | None, typer.Option("--folds", help="Number of folds [5].", rich_help_panel=SPLIT)] = None,
+    folds: Annotated[int | None, typer.Option("--folds", help="Number of folds (5).", rich_help_panel=SPLIT)] = None,
     seeds: Annotated[
-        str | None, typer.Option("--seeds", help="Number of seeds, or the seeds: 0,1,2 [1].", rich_help_panel=SPLIT)
+        str | None, typer.Option("--seeds", help="Number of seeds, or the seeds: 0,1,2 (1).", rich_help_panel=SPLIT)
     ] = None,
     validation: Annotated[
         float | None,
-        typer.Option("--validation", help="Share of the training part held out [0.15].", rich_help_panel=SPLIT),
+        typer.Option("--validation", help="Share of the training part held out (0.15).", rich_help_panel=SPLIT),
     ] = None,
     arms: Annotated[str | None, typer.Option("--arms", metavar="A,B", help="Run these arms alone.")] = None,
     assignments: Annotated[
@@ -63,13 +63,13 @@ def run(
     backend: Annotated[
         str | None, typer.Option("--backend", metavar="NAME", help="Run packed layers on this backend.")
     ] = None,
-    workers: Annotated[str | None, typer.Option("--workers", help="Processes, or auto [auto].")] = None,
-    device: Annotated[str | None, typer.Option("--device", help="Where training runs: cpu, cuda, auto [cpu].")] = None,
+    workers: Annotated[str | None, typer.Option("--workers", help="Processes, or auto (auto).")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="Where training runs: cpu, cuda, auto (cpu).")] = None,
     precision: Annotated[
-        str | None, typer.Option("--precision", help="Of products in training: 32-true, bf16-mixed [32-true].")
+        str | None, typer.Option("--precision", help="Of products in training: 32-true, bf16-mixed (32-true).")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The run's directory [runs/...].", rich_help_panel=OUTPUT)
+        Path | None, typer.Option("--out", "-o", help="The run's directory (runs/...).", rich_help_panel=OUTPUT)
     ] = None,
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="DIR", help="Go on with this run.", rich_help_panel=OUTPUT)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from qcore.cli.app import app, hoist
@@ -64,6 +65,13 @@ def test_help_names_every_command(qcore):
     text = qcore("--help").stdout
     names = "run list info plugins doctor check compare eval predict pack inspect explain"
     assert [name for name in names.split() if f" {name} " not in text] == []
+
+
+@pytest.mark.parametrize("command", typer.main.get_command(app).commands)
+def test_no_default_is_lost_from_a_description(qcore, command):
+    text = qcore(command, "--help", env={"COLUMNS": "300"}).stdout
+    assert "--help" in text
+    assert not [line for line in text.splitlines() if re.search(r"\s\.[\s│]*$", line)]
 
 
 @pytest.mark.parametrize("words", [["nonsense"], ["list", "--nonsense"], ["run", "--folds", "many"], ["info"]])

@@ -98,6 +98,13 @@ def test_a_reader_that_has_seen_enough_hears_nothing():
     assert result.stderr == ""
 
 
+@pytest.mark.parametrize("words", ["list", "list --json"])
+def test_a_reader_that_reads_nothing_is_no_failure(words):
+    command = f"{sys.executable} -m qcore {words} | true; echo ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert (result.stdout, result.stderr) == ("0\n", "")
+
+
 @pytest.mark.parametrize("environment", [{"TERM": "xterm", "NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
 def test_there_are_no_escape_codes_where_they_are_not_wanted(environment):
     text = in_terminal("info", "core/int", **environment)

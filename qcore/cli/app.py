@@ -44,7 +44,9 @@ class QcoreGroup(TyperGroup):
             result = super().invoke(ctx)
             sys.stdout.flush()
             return result
-        except BrokenPipeError:  # the reader has seen enough, as in `qcore list | head`
+        except (BrokenPipeError, SystemExit) as end:  # the reader has seen enough, as in `qcore list | head`
+            if isinstance(end, SystemExit) and not isinstance(end.__context__, BrokenPipeError):  # rich makes it one
+                raise
             _forget_stdout()
             raise typer.Exit(0) from None
         except (Exception, KeyboardInterrupt) as error:  # the process ends here

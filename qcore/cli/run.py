@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,7 @@ from qcore.cli.options import Json
 from qcore.cli.progress import make_progress
 from qcore.cli.session import Session, session_of
 from qcore.cli.settings import collect, parse_seeds, parse_workers
-from qcore.errors import QcoreError
+from qcore.errors import QcoreError, UsageError
 
 if TYPE_CHECKING:
     from qcore.runs.rundir import Run
@@ -45,13 +46,13 @@ def run(
     folds_column: Annotated[
         str | None, typer.Option("--folds-column", help="Column with the data's own folds.", rich_help_panel=DATA)
     ] = None,
-    folds: Annotated[int | None, typer.Option("--folds", help="Number of folds [5].", rich_help_panel=SPLIT)] = None,
+    folds: Annotated[int | None, typer.Option("--folds", help="Number of folds (5).", rich_help_panel=SPLIT)] = None,
     seeds: Annotated[
-        str | None, typer.Option("--seeds", help="Number of seeds, or the seeds: 0,1,2 [1].", rich_help_panel=SPLIT)
+        str | None, typer.Option("--seeds", help="Number of seeds, or the seeds: 0,1,2 (1).", rich_help_panel=SPLIT)
     ] = None,
     validation: Annotated[
         float | None,
-        typer.Option("--validation", help="Share of the training part held out [0.15].", rich_help_panel=SPLIT),
+        typer.Option("--validation", help="Share of the training part held out (0.15).", rich_help_panel=SPLIT),
     ] = None,
     arms: Annotated[str | None, typer.Option("--arms", metavar="A,B", help="Run these arms alone.")] = None,
     assignments: Annotated[
@@ -62,13 +63,13 @@ def run(
     backend: Annotated[
         str | None, typer.Option("--backend", metavar="NAME", help="Run packed layers on this backend.")
     ] = None,
-    workers: Annotated[str | None, typer.Option("--workers", help="Processes, or auto [auto].")] = None,
-    device: Annotated[str | None, typer.Option("--device", help="Where training runs: cpu, cuda, auto [cpu].")] = None,
+    workers: Annotated[str | None, typer.Option("--workers", help="Processes, or auto (auto).")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="Where training runs: cpu, cuda, auto (cpu).")] = None,
     precision: Annotated[
-        str | None, typer.Option("--precision", help="Of products in training: 32-true, bf16-mixed [32-true].")
+        str | None, typer.Option("--precision", help="Of products in training: 32-true, bf16-mixed (32-true).")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The run's directory [runs/...].", rich_help_panel=OUTPUT)
+        Path | None, typer.Option("--out", "-o", help="The run's directory (runs/...).", rich_help_panel=OUTPUT)
     ] = None,
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="DIR", help="Go on with this run.", rich_help_panel=OUTPUT)
@@ -102,12 +103,13 @@ def run(
         "out": out,
     }
     values = collect(config, flags, assignments or (), os.environ)
+    # An empty table says nothing; a resumed run would take it for a change of options.
+    given = {key: value for key, value in values.items() if value not in ({}, None)}
     session = session_of(context)
-    _choose_backend(session, values.pop("backend", None))
     if dry_run:
-        _print_plan(session, values, json=json)
+        _print_plan(session, given, resume, json=json)
         return
-    finished = _run(session, values, resume)
+    finished = _run(session, given, resume)
     if os.environ.get("RANK", "0") != "0":  # under torchrun rank 0 alone writes, and prints
         return
     _print_summary(finished, json=json)
@@ -115,29 +117,27 @@ def run(
         raise typer.Exit(1)
 
 
-def _choose_backend(session: Session, name: str | None) -> None:
-    """Make ``name`` the backend of this process and of the workers it starts."""
-    if name is not None and name != "auto":
-        os.environ["QCORE_BACKEND"] = session.registry.get("backend", name).id
-
-
-def _print_plan(session: Session, values: Mapping[str, Any], *, json: bool) -> None:
+def _print_plan(session: Session, given: Mapping[str, Any], resume: Path | None, *, json: bool) -> None:
     from qcore import runs
 
-    plan = runs.plan(**values, framework=session.framework)
+    plan = runs.plan(**given, resume=resume, framework=session.framework)
     data = plan.describe()
+    left = plan.jobs if resume is None else plan.left(runs.Run(resume))
     if json:
-        print_data(data)
+        print_data(data if resume is None else {**data, "left": [asdict(job) for job in left]})
         return
     folds = data["folds"]
     facts = {
         "method": data["method"],
         "task": f"{data['task']['task']}: {data['samples']} samples, {data['task']['metric']}",
-        "jobs": f"{len(data['arms'])} arms × {len(folds)} folds × {len(plan.config.seeds)} seeds = {data['jobs']}",
+        "jobs": f"{len(data['arms'])} arms × {len(folds)} folds × {len(plan.config.seeds)} seeds = {data['jobs']}"
+        + ("" if resume is None else f", {len(left)} left to do"),
         "workers": data["workers"],
         "fold 0": ", ".join(f"{folds[0][part]} {part}" for part in ("train", "validation", "test")),
         "directory": data["paths"]["out"],
-        "backend": os.environ.get("QCORE_BACKEND", "auto"),
+        "device": plan.config.device,
+        "precision": plan.config.precision,
+        "backend": plan.config.backend,
     }
     show("\n".join(f"{name:<10} {value}" for name, value in facts.items()))
     arms = [(arm["name"], ", ".join(arm["needs"]), arm["summary"]) for arm in data["arms"]]
@@ -146,13 +146,14 @@ def _print_plan(session: Session, values: Mapping[str, Any], *, json: bool) -> N
     settings = data["config"]["settings"]
     show("")
     show(make_table(["option", "value"], [(key, value) for key, value in settings.items()]))
+    if resume is not None and left:
+        show("")
+        show(make_table(["left to do", "fold", "seed"], [(job.arm, job.fold, job.seed) for job in left]))
 
 
-def _run(session: Session, values: dict[str, Any], resume: Path | None) -> Run:
+def _run(session: Session, given: Mapping[str, Any], resume: Path | None) -> Run:
     from qcore import runs
 
-    # An empty table says nothing; a resumed run would take it for a change of options.
-    given = {key: value for key, value in values.items() if value not in ({}, None)}
     started: list[str] = []
     progress = make_progress(quiet=session.quiet)
 
@@ -175,7 +176,7 @@ def _run(session: Session, values: dict[str, Any], resume: Path | None) -> Run:
         say("interrupted" + (f"; {_how_to_go_on(place[0])}" if place else ""))
         raise typer.Exit(INTERRUPTED) from None
     except QcoreError as error:
-        if started:
+        if started and not isinstance(error, UsageError):  # which resuming cannot mend
             error.hint = "\n".join(part for part in (error.hint, _how_to_go_on(started[0])) if part)
         raise
 

@@ -13,10 +13,21 @@ from qcore.errors import ConfigError, UsageError, did_you_mean
 __all__ = ["collect", "parse_assignments", "parse_seeds", "parse_workers", "read_file"]
 
 
+TEXT = (str, "text in quotes")
+WANTED: Mapping[str, tuple[type | tuple[type, ...], str]] = {
+    "plugin": TEXT,
+    "task": ((str, dict), "text in quotes, or a table [task]"),
+    "backend": TEXT,
+    "out": TEXT,
+    "method": (dict, "a table [method]"),
+}
+"""Types of what is looked at before ``RunConfig`` checks the rest."""
+
+
 def collect(
     file: Path | None, flags: Mapping[str, Any], assignments: Iterable[str], environment: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return the options of a run, as ``qcore.runs.config.RunConfig`` takes them, and ``backend`` and ``out``.
+    """Return the options of a run, as ``qcore.runs.config.RunConfig`` takes them, and ``out``.
 
     Args:
         file: a TOML file, or None.
@@ -37,7 +48,7 @@ def read_file(path: Path) -> dict[str, Any]:
     """Return the options in a TOML file: keys of a run, ``[method]`` and ``[task]``, whose ``name`` names the task.
 
     Raises:
-        ConfigError: it cannot be read, is not TOML, or has an unknown key.
+        ConfigError: it cannot be read, is not TOML, or has an unknown key or a value of a wrong type.
     """
     from qcore.runs.config import RunConfig
 
@@ -47,13 +58,18 @@ def read_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
-    known = [*(RunConfig.model_fields.keys() - {"settings", "task_options"}), "method", "backend", "out"]
+    known = [*(RunConfig.model_fields.keys() - {"settings", "task_options"}), "method", "out"]
     for key in data:
         if key not in known:
             raise ConfigError(f"{path}: unknown option {key!r}", did_you_mean(key, known))
+    for key, (types, wanted) in WANTED.items():
+        if key in data and not isinstance(data[key], types):
+            raise ConfigError(f"{path}: {key} must be {wanted}, got {data[key]!r}")
     task, method = data.pop("task", {}), data.pop("method", {})
     options = {"name": task} if isinstance(task, str) else dict(task)
     name = options.pop("name", None)
+    if not isinstance(name, str | None):
+        raise ConfigError(f"{path}: name in [task] must be {TEXT[1]}, got {name!r}")
     return {**data, "task": name, "settings": method, "task_options": options}
 
 

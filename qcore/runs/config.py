@@ -32,6 +32,7 @@ class RunConfig(BaseModel):
         latency: whether to measure latency and energy at the end.
         calls: timed calls an arm and batch size.
         device: where training runs, in lightning-fabric's words: ``cpu``, ``cuda``, ``auto``.
+        backend: what runs packed layers and fused fake quantization, or ``auto``: the best that can.
         precision: of the products in training, in lightning-fabric's words: with ``bf16-mixed`` inputs and weights of
             layers are rounded to bfloat16, 8-bit activations too, which are fewer than 256 numbers then; weights,
             scales, updates and all evaluation stay float32.
@@ -50,6 +51,7 @@ class RunConfig(BaseModel):
     latency: bool = True
     calls: int = Field(default=200, ge=2)
     device: str = "cpu"
+    backend: str = "auto"
     precision: Precision = "32-true"
 
     @field_validator("seeds", mode="before")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -122,7 +123,7 @@ class _Pool:
     def _submit(self) -> None:
         ready = [job for job in self.waiting if self.done.issuperset(self.plan.needs(job))]
         for job in ready[: self.plan.workers - len(self.running)]:
-            with _no_main_module():
+            with _no_main_module(), _interrupts_held():
                 self.running[self.executor.submit(worker.work, job)] = job
             self.waiting.remove(job)
 
@@ -166,3 +167,16 @@ def _no_main_module() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back while a process is spawned: it inherits that until it ignores them, and here none is lost."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -20,36 +20,50 @@ from qcore.runs.worker import make_fabric
 if TYPE_CHECKING:
     from qcore.plugins import Framework
 
-__all__ = ["add_local_plugins", "open_new", "reopen"]
+__all__ = ["add_local_plugins", "open_new", "plan_new", "plan_rest", "reopen"]
 
 FACTS = ("started", "command", "versions", "plugins", "git", "device", "backends")
 """What a resumed run keeps from its start; those of each time it was resumed are listed beside."""
 
 
-def open_new(
-    values: Mapping[str, Any], framework: Framework, out: Path | str | None, command: Sequence[str] | None
-) -> tuple[Plan, Run]:
-    """Plan a run and make its directory, with a ``run.json`` that says it is running.
+def plan_new(values: Mapping[str, Any], framework: Framework, out: Path | str | None) -> Plan:
+    """Plan a run and refuse what cannot be started; writes nothing.
 
     Raises:
-        UsageError: ``out`` is there already and is not empty.
-        QcoreError: what the plan refuses, or a directory that cannot be made.
+        UsageError: the device is not here, or ``out`` is there already and is not empty.
+        QcoreError: what the plan refuses.
     """
     made = make_plan(values, framework, out)
     if made.config.device != "cpu":
         make_fabric(made.config.device, made.config.precision)  # before there is a directory that none can resume
-    made = replace(made, out=_fresh(made.out) if out is None else _empty(made.out))
+    if out is not None:
+        _refuse_used(made.out)
+    return made
+
+
+def open_new(
+    values: Mapping[str, Any], framework: Framework, out: Path | str | None, command: Sequence[str] | None
+) -> tuple[Plan, Run]:
+    """Plan a run as ``plan_new`` does and make its directory, with a ``run.json`` that says it is running.
+
+    Raises:
+        QcoreError: what ``plan_new`` refuses, or a directory that cannot be made.
+    """
+    made = plan_new(values, framework, out)
+    if out is None:
+        made = replace(made, out=_fresh(made.out))
+    else:
+        make_folder(made.out)
     atomic_write_json(made.out / "run.json", _record(made, command))
     return made, Run(made.out)
 
 
-def reopen(
-    values: Mapping[str, Any], run: Run, framework: Framework, command: Sequence[str] | None
-) -> tuple[Plan, Run]:
-    """Plan the run anew from its own record and say that it is running again.
+def plan_rest(values: Mapping[str, Any], run: Run, framework: Framework) -> Plan:
+    """Plan the run anew from its own record and refuse what cannot be gone on with; writes nothing.
 
     Raises:
-        UsageError: it runs already, or ``values``, the method's options or the data are not those it started with.
+        UsageError: it runs already; ``values``, the method's options or the data are not those it started with; or a
+            job is left to do, and the run's device is not here.
     """
     record = run.record
     if run.status == "running":
@@ -59,13 +73,27 @@ def reopen(
         )
     add_local_plugins(record, framework)
     made = make_plan({**record["config"], **values}, framework, run.path)
-    fresh = _record(made, command)
-    changed = _changes(record, fresh)
+    record["config"].setdefault("backend", made.config.backend)  # older records do not tell it: any will do
+    changed = _changes(record, _identity(made))
     if changed:
         raise UsageError(
             f"{run.path} was started with other options or data:\n  " + "\n  ".join(changed),
             "resume it with the same, or start a new run",
         )
+    _check_device(made, run)
+    return made
+
+
+def reopen(
+    values: Mapping[str, Any], run: Run, framework: Framework, command: Sequence[str] | None
+) -> tuple[Plan, Run]:
+    """Plan the run anew as ``plan_rest`` does and say that it is running again.
+
+    Raises:
+        QcoreError: what ``plan_rest`` refuses, or a directory that cannot be written to.
+    """
+    made, record = plan_rest(values, run, framework), run.record
+    fresh = _record(made, command)
     remove_stale(run.path)
     kept = {key: record[key] for key in FACTS}
     again = {key: fresh[key] for key in FACTS}
@@ -91,6 +119,20 @@ def _changes(record: Mapping[str, Any], fresh: Mapping[str, Any]) -> list[str]:
     return changed
 
 
+def _check_device(made: Plan, run: Run) -> None:
+    """Refuse a run that has a job left to do and whose device is not here."""
+    device = made.config.device
+    if device == "cpu" or not made.left(run):
+        return
+    try:
+        make_fabric(device, made.config.precision)
+    except UsageError as error:
+        raise UsageError(
+            f"{run.path} was started with --device {device}, and there is no such device here: {error.message}",
+            "resume it on a machine that has one, or start a new run",
+        ) from error
+
+
 def _fresh(out: Path) -> Path:
     """Make and return ``out``, or the first of ``out-2``, ``out-3``, ... that is not taken."""
     make_folder(out.parent)
@@ -106,13 +148,10 @@ def _fresh(out: Path) -> Path:
     raise AssertionError("counting ends nowhere")
 
 
-def _empty(out: Path) -> Path:
-    """Make ``out`` if it is not there, and refuse it if it holds anything."""
+def _refuse_used(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         is_run = (out / "run.json").is_file()
         raise UsageError(f"{out} exists and is not empty", resume_hint(out) if is_run else "choose another with --out")
-    make_folder(out)
-    return out
 
 
 def add_local_plugins(record: Mapping[str, Any], framework: Framework) -> None:
@@ -124,7 +163,6 @@ def add_local_plugins(record: Mapping[str, Any], framework: Framework) -> None:
 
 
 def _record(plan: Plan, command: Sequence[str] | None) -> dict[str, Any]:
-    work = plan.work
     return {
         "schema": 1,
         "status": "running",
@@ -132,6 +170,17 @@ def _record(plan: Plan, command: Sequence[str] | None) -> dict[str, Any]:
         "started": now(),
         "ended": None,
         **this_process(),
+        **_identity(plan),
+        "framework": plan.work.framework.recipe(),
+        **provenance(plan.work.framework, list(command) if command is not None else None),
+        "resumed": [],
+    }
+
+
+def _identity(plan: Plan) -> dict[str, Any]:
+    """Return what is run, and on what."""
+    work = plan.work
+    return {
         "plugin": plan.config.plugin,
         "task": plan.config.task,
         "metric": work.task.metric,
@@ -142,7 +191,4 @@ def _record(plan: Plan, command: Sequence[str] | None) -> dict[str, Any]:
         "config": plan.config.model_dump(mode="json"),
         "settings": settings_of(work.method),
         "data": describe_data(work.task),
-        "framework": work.framework.recipe(),
-        **provenance(work.framework, list(command) if command is not None else None),
-        "resumed": [],
     }

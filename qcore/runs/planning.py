@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from qcore.errors import BackendError, PluginError, UnknownNameError, UsageError, did_you_mean
 from qcore.runs.config import RunConfig, make_run_config
-from qcore.runs.rundir import Job
+from qcore.runs.rundir import Job, Run
 
 if TYPE_CHECKING:
     from qcore.methods.base import Arm, Method
@@ -66,6 +66,10 @@ class Plan:
         arm = next(arm for arm in self.arms if arm.name == job.arm)
         return [Job(job.seed, job.fold, name) for name in arm.needs]
 
+    def left(self, run: Run) -> list[Job]:
+        """Return the jobs that ``run`` has no result of."""
+        return [job for job in self.jobs if run.result(job) is None]
+
     @property
     def workers(self) -> int:
         """Number of processes: what was asked for, or the cores there are, and at most one a job."""
@@ -98,12 +102,13 @@ def make_plan(
 
     Args:
         values: options of ``RunConfig``; ``plugin`` may be a plugin's or a method's name or a path, ``task`` may be
-            missing (the method's default).
+            missing (the method's default), ``backend`` may be a bare name.
         framework: where names are looked up.
         out: the run's directory; None makes ``runs/<method>-<task>-<UTC time>``.
         now: the time in that name.
 
     Raises:
+        BackendError: the named backend is not available.
         QcoreError: unknown names, bad options, missing or bad data, folds that cannot be made.
     """
     known = dict(values)
@@ -111,6 +116,7 @@ def make_plan(
     known["plugin"] = method
     task = known.get("task") or framework.registry.get("method", method).details()["default_task"]
     known["task"] = framework.registry.get("task", str(task)).id
+    known["backend"] = _named_backend(str(known.get("backend") or "auto"), framework)
     work = make_work(make_run_config(known), framework)
     return Plan(work, select_arms(work.method), Path(out) if out is not None else _default_out(work, now))
 
@@ -119,7 +125,6 @@ def make_work(config: RunConfig, framework: Framework) -> Work:
     """Make method, task and folds; reads and checks the data."""
     from qcore.tasks.splits import make_folds
 
-    _check_backend(framework)
     method = framework.registry.make("method", config.plugin, **config.settings)
     method.spec_id, method.registry = config.plugin, framework.registry
     task = framework.registry.make("task", config.task, **config.task_options)
@@ -129,15 +134,15 @@ def make_work(config: RunConfig, framework: Framework) -> Work:
     return Work(framework, config, method, task, folds)
 
 
-def _check_backend(framework: Framework) -> None:
-    """Raise BackendError now, not after the first training, if the user named a backend that is not available."""
-    from qcore.backends import find_backends
-
-    candidates, named = find_backends(registry=framework.registry)
-    probe = candidates[0].backend.probe() if named else None
-    if probe is not None and not probe.available:
-        reason = f"the backend {candidates[0].id} is not available: {probe.reason}"
-        raise BackendError(reason, probe.details.get("hint"))
+def _named_backend(name: str, framework: Framework) -> str:
+    """Return the backend's id, or ``auto``; raise BackendError now, not after the first training, if it is absent."""
+    if name == "auto":
+        return name
+    backend = framework.registry.get("backend", name).id
+    probe = framework.registry.make("backend", backend).probe()
+    if not probe.available:
+        raise BackendError(f"the backend {backend} is not available: {probe.reason}", probe.details.get("hint"))
+    return backend
 
 
 def resolve_method(framework: Framework, reference: str) -> str:

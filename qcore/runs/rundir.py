@@ -23,6 +23,9 @@ __all__ = ["CHECKPOINT", "Job", "Run", "atomic_write", "file_sha256"]
 CHECKPOINT = "training.safetensors"
 """In a job's folder, the state of one that trains for long; removed once its result is written."""
 
+RECORDED = frozenset({"status", "host", "pid", "config", "settings", "arms", "seeds", "folds", "data", "framework"})
+"""What any record of a run has at least."""
+
 
 @dataclass(frozen=True, order=True)
 class Job:
@@ -56,8 +59,16 @@ class Run:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The data of ``run.json``."""
-        data: dict[str, Any] = read_json(self.path / "run.json")
+        """The data of ``run.json``.
+
+        Raises:
+            QcoreError: it cannot be read.
+            UsageError: it is no record of a run.
+        """
+        file = self.path / "run.json"
+        data = read_json(file)
+        if not isinstance(data, dict) or not data.keys() >= RECORDED or not isinstance(data["config"], dict):
+            raise UsageError(f"{file} is no record of a run", "name a directory that 'qcore run' made")
         return data
 
     @property

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,16 +38,18 @@ def plan(
     latency: bool | None = None,
     calls: int | None = None,
     device: str | None = None,
+    backend: str | None = None,
     precision: str | None = None,
     out: Path | str | None = None,
+    resume: Path | str | None = None,
     framework: Framework | None = None,
 ) -> Plan:
-    """Resolve and check a run without starting it; the options are those of ``run``.
+    """Resolve and check a run without starting it or going on with it; the options are those of ``run``.
 
     Raises:
-        QcoreError: unknown names, bad options, missing or bad data, folds that cannot be made.
+        QcoreError: what ``run`` refuses before any training.
     """
-    from qcore.runs.planning import make_plan
+    from qcore.runs.opening import plan_new, plan_rest
 
     values = {
         "plugin": plugin,
@@ -60,9 +63,14 @@ def plan(
         "latency": latency,
         "calls": calls,
         "device": device,
+        "backend": backend or os.environ.get("QCORE_BACKEND") or None,
         "precision": precision,
     }
-    return make_plan(_given(values), framework or _default_framework(), out)
+    fw = framework or _default_framework()
+    _check_place(out, resume)
+    if resume is not None:
+        return plan_rest(_given(values), Run(resume), fw)
+    return plan_new(_given(values), fw, out)
 
 
 def run(
@@ -78,6 +86,7 @@ def run(
     latency: bool | None = None,
     calls: int | None = None,
     device: str | None = None,
+    backend: str | None = None,
     precision: str | None = None,
     out: Path | str | None = None,
     resume: Path | str | None = None,
@@ -100,6 +109,8 @@ def run(
         latency: whether to measure latency and energy at the end; None for yes.
         calls: timed calls for each arm and batch size; None for 200.
         device: where training runs; None for ``"cpu"``.
+        backend: what runs packed layers and fused fake quantization, or ``"auto"``; None for what ``QCORE_BACKEND``
+            names, else ``"auto"``.
         precision: ``"32-true"`` (None), or ``"bf16-mixed"`` for products of bfloat16 in training.
         out: the directory; None makes ``runs/<method>-<task>-<UTC time>``. It must be new or empty.
         resume: directory of a run to go on with; options that are given must be those it was started with.
@@ -129,17 +140,22 @@ def run(
         "latency": latency,
         "calls": calls,
         "device": device,
+        "backend": backend or os.environ.get("QCORE_BACKEND") or None,
         "precision": precision,
     }
     fw = framework or _default_framework()
-    if resume is not None and out is not None and Path(out).resolve() != Path(resume).resolve():
-        raise UsageError("a resumed run stays in its directory", "leave out --out")
+    _check_place(out, resume)
     opening = _Opening(_given(values), fw, out, resume, command)
     return _Session(*opening.open(), progress or _ignore, report).run()
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
+
+
+def _check_place(out: Path | str | None, resume: Path | str | None) -> None:
+    if resume is not None and out is not None and Path(out).resolve() != Path(resume).resolve():
+        raise UsageError("a resumed run stays in its directory", "leave out --out")
 
 
 def _default_framework() -> Framework:
@@ -150,6 +166,19 @@ def _default_framework() -> Framework:
 
 def _ignore(event: dict[str, Any]) -> None:
     """Do nothing with ``event``."""
+
+
+@contextmanager
+def _backend(name: str) -> Iterator[None]:
+    """Make ``name`` the backend of this process, and of the workers it starts, while the context lasts."""
+    before = os.environ.pop("QCORE_BACKEND", None)
+    os.environ["QCORE_BACKEND"] = name
+    try:
+        yield
+    finally:
+        del os.environ["QCORE_BACKEND"]
+        if before is not None:
+            os.environ["QCORE_BACKEND"] = before
 
 
 @dataclass
@@ -192,10 +221,14 @@ class _Session:
     def __init__(self, plan: Plan, run: Run, fabric: Fabric | None, progress: Progress, report: bool) -> None:
         self.plan, self.opened, self.fabric, self.progress, self.report = plan, run, fabric, progress, report
         self.total = len(plan.jobs)
-        self.done = {job for job in plan.jobs if run.result(job) is not None}
+        self.done = set(plan.jobs).difference(plan.left(run))
 
     def run(self) -> Run:
         """Do what is not done yet, and sum up."""
+        with _backend(self.plan.config.backend):
+            return self._run()
+
+    def _run(self) -> Run:
         from qcore.runs.execute import execute, follow
 
         if self.fabric is not None and self.fabric.global_rank:

@@ -55,6 +55,8 @@ def start(order: Order, events: Queue[dict[str, Any]]) -> None:
     """
     global _order
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers itself
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # held back while this process was spawned
     _die_with_parent()
     _keep_freed_memory()
     _order = order, events

@@ -48,7 +48,7 @@ def make_fabric(accelerator: str = "cpu", precision: Precision = "32-true") -> F
                 precision=precision,
             )
     except (ImportError, RuntimeError, ValueError) as error:
-        raise UsageError(f"accelerator {accelerator!r} cannot be used: {error}", "try device='cpu'") from error
+        raise UsageError(f"accelerator {accelerator!r} cannot be used: {error}", "try --device cpu") from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fabric.launch()

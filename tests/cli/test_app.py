@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from qcore.cli.app import app, hoist
@@ -66,6 +67,13 @@ def test_help_names_every_command(qcore):
     assert [name for name in names.split() if f" {name} " not in text] == []
 
 
+@pytest.mark.parametrize("command", typer.main.get_command(app).commands)
+def test_no_default_is_lost_from_a_description(qcore, command):
+    text = qcore(command, "--help", env={"COLUMNS": "300"}).stdout
+    assert "--help" in text
+    assert not [line for line in text.splitlines() if re.search(r"\s\.[\s│]*$", line)]
+
+
 @pytest.mark.parametrize("words", [["nonsense"], ["list", "--nonsense"], ["run", "--folds", "many"], ["info"]])
 def test_bad_usage_ends_with_2(qcore, words):
     result = qcore(*words)
@@ -88,6 +96,13 @@ def test_a_reader_that_has_seen_enough_hears_nothing():
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["[", "0"]
     assert result.stderr == ""
+
+
+@pytest.mark.parametrize("words", ["list", "list --json"])
+def test_a_reader_that_reads_nothing_is_no_failure(words):
+    command = f"{sys.executable} -m qcore {words} | true; echo ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert (result.stdout, result.stderr) == ("0\n", "")
 
 
 @pytest.mark.parametrize("environment", [{"TERM": "xterm", "NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)

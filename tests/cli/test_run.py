@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
 
-from qcore.errors import BackendError
+from qcore.errors import BackendError, UsageError
 
 
 def test_a_run_prints_its_table_and_where_everything_is(finished):
@@ -72,6 +72,38 @@ def test_a_dry_run_is_readable(qcore):
     text = qcore("run", "-p", "ptq", "--task", "breast_cancer", "--dry-run").stdout
     for part in ("core/ptq", "core/breast_cancer", "2 arms × 5 folds × 1 seeds = 10", "epochs"):
         assert part in text
+    facts = dict(line.split(maxsplit=1) for line in text.splitlines()[:9])
+    assert (facts["device"], facts["precision"], facts["backend"]) == ("cpu", "32-true", "auto")
+
+
+@pytest.fixture
+def torn(finished, tmp_path):
+    """A copy of the finished run that lacks a job."""
+    path = shutil.copytree(finished.path, tmp_path / "torn")
+    (path / "ptq" / "fold-1" / "result.json").unlink()
+    return path
+
+
+def test_a_dry_run_of_a_resumed_run_lists_what_is_left_to_do_and_writes_nothing(qcore, torn):
+    before = (torn / "run.json").read_bytes()
+    result = qcore("run", "--resume", torn, "--dry-run")
+    assert result.exit_code == 0, result.stderr
+    assert "2 arms × 2 folds × 1 seeds = 4, 1 left to do" in result.stdout
+    assert result.stdout.splitlines()[-1].split() == ["ptq", "1", "0"]
+    plan = json.loads(qcore("run", "--resume", torn, "--dry-run", "--json").stdout)
+    assert plan["left"] == [{"seed": 0, "fold": 1, "arm": "ptq"}]
+    assert plan["config"]["folds"] == 2, "as it was started"
+    assert plan["paths"]["out"] == str(torn)
+    assert (torn / "run.json").read_bytes() == before
+
+
+def test_a_dry_run_refuses_what_the_resumed_run_refuses(qcore, torn):
+    result = qcore("run", "--resume", torn, "--dry-run", "--plugin", "float")
+    assert result.exit_code == 2
+    assert "plugin: 'core/ptq' then, 'core/float' now" in result.stderr
+    result = qcore("run", "--resume", torn, "--dry-run", "--out", torn.with_name("other"))
+    assert result.exit_code == 2
+    assert "stays in its directory" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -88,6 +120,8 @@ def test_a_dry_run_is_readable(qcore):
         (("-p", "./none.py"), 3, "none.py"),
         (("-p", "ptq", "--data", "none.csv"), 5, "nothing at"),
         (("--resume", "nowhere"), 2, "is not a run"),
+        (("--resume", "nowhere", "--dry-run"), 2, "is not a run"),
+        (("-p", "ptq", "--device", "tpu", "--dry-run"), 2, "accelerator 'tpu' cannot be used"),
         (("-p", "ptq", "--config", "none.toml"), 2, "none.toml"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
@@ -109,25 +143,17 @@ def test_an_unknown_column_gets_its_close_match(qcore, table):
     assert "'kind'" in result.stderr
 
 
-def test_a_directory_that_is_used_is_not_used_again(qcore, finished, table):
-    result = qcore("run", "-p", "ptq", "--data", table, "--target", "kind", "--out", finished.path)
+@pytest.mark.parametrize("more", [(), ("--dry-run",)], ids=str)
+def test_a_directory_that_is_used_is_not_used_again(qcore, finished, table, more):
+    result = qcore("run", "-p", "ptq", "--data", table, "--target", "kind", "--out", finished.path, *more)
     assert result.exit_code == 2
     assert f"qcore run --resume {finished.path}" in result.stderr
 
 
-def test_the_named_backend_is_set_for_this_process_and_its_workers(qcore, monkeypatch):
-    from qcore import runs
-
-    seen = {}
-
-    def run(**options):
-        seen["backend"] = os.environ.get("QCORE_BACKEND")
-        raise BackendError("cannot")
-
-    monkeypatch.setattr(runs, "run", run, raising=False)
-    monkeypatch.setenv("QCORE_BACKEND", "auto")
-    assert qcore("run", "-p", "ptq", "--backend", "reference").exit_code == 4
-    assert seen["backend"] == "core/reference"
+def test_a_run_is_resumed_on_its_own_backend_alone(qcore, finished):
+    result = qcore("run", "--resume", finished.path, "--backend", "reference")
+    assert result.exit_code == 2
+    assert "backend: 'auto' then, 'core/reference' now" in result.stderr
 
 
 @pytest.mark.slow
@@ -156,15 +182,37 @@ def test_an_interrupt_leaves_what_is_finished_and_says_how_to_go_on(tmp_path):
     assert (directory / "float" / "fold-0" / "result.json").is_file()
 
 
-@pytest.mark.parametrize(("failure", "code"), [(KeyboardInterrupt(), 130), (BackendError("cannot", "try"), 4)], ids=str)
-def test_what_stops_a_started_run_says_how_to_go_on(qcore, monkeypatch, failure, code):
+@pytest.fixture
+def run_that_stops(qcore, monkeypatch):
+    """Start a run that a failure stops, and return how the command ends."""
     from qcore import runs
 
-    def run(progress, **options):
-        progress({"kind": "run_started", "path": "runs/one two", "done": 0, "total": 1})
-        raise failure
+    def start(failure):
+        def run(progress, **options):
+            progress({"kind": "run_started", "path": "runs/one two", "done": 0, "total": 1})
+            raise failure
 
-    monkeypatch.setattr(runs, "run", run, raising=False)
-    result = qcore("run", "-p", "ptq")
+        monkeypatch.setattr(runs, "run", run, raising=False)
+        return qcore("run", "-p", "ptq")
+
+    return start
+
+
+@pytest.mark.parametrize(("failure", "code"), [(KeyboardInterrupt(), 130), (BackendError("cannot", "try"), 4)], ids=str)
+def test_what_stops_a_started_run_says_how_to_go_on(run_that_stops, failure, code):
+    result = run_that_stops(failure)
     assert result.exit_code == code
     assert result.stderr.rstrip().endswith("go on with: qcore run --resume 'runs/one two'")
+
+
+def test_bad_usage_that_resuming_cannot_mend_gives_no_such_advice(run_that_stops):
+    result = run_that_stops(UsageError("cannot", "try"))
+    assert result.exit_code == 2
+    assert result.stderr.endswith("error: cannot\nhint: try\n")
+
+
+def test_a_device_that_is_not_there_gets_a_hint_in_the_words_of_the_command_line(qcore, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = qcore("run", "-p", "float", "--device", "tpu")
+    assert result.exit_code == 2
+    assert result.stderr.endswith("hint: try --device cpu\n")

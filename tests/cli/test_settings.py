@@ -48,6 +48,24 @@ def test_an_unknown_key_of_a_file_gets_its_close_match(write):
     assert "'folds'" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("plugin = 3", "plugin must be text in quotes, got 3"),
+        ("task = 3", "task must be text in quotes, or a table"),
+        ("[[task]]", "task must be text in quotes, or a table"),
+        ("[task]\nname = 3", r"name in \[task\] must be text in quotes, got 3"),
+        ("out = 3", "out must be text in quotes, got 3"),
+        ("backend = 3", "backend must be text in quotes, got 3"),
+        ("method = 3", r"method must be a table \[method\], got 3"),
+        ("[[method]]", r"method must be a table \[method\]"),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_refused_with_file_key_and_type(write, text, message):
+    with pytest.raises(ConfigError, match=r"run\.toml: " + message):
+        collect(write(text), {}, [], {})
+
+
 @pytest.mark.parametrize("text", ["a = ", "[task\n"])
 def test_a_file_that_is_not_toml_is_refused(write, text):
     with pytest.raises(ConfigError, match="not valid TOML"):

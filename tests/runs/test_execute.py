@@ -42,6 +42,13 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def is_worker(pid: int) -> bool:
+    try:
+        return "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return False
+
+
 def lives(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -93,6 +100,21 @@ def test_ctrl_c_stops_the_workers_and_the_run_says_interrupted(script: Script, p
     assert run.status == run.record["status"] == "interrupted"
     assert run.results()
     wait_for(lambda: not any(map(lives, workers)), 20.0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+def test_ctrl_c_does_not_reach_a_worker_that_is_only_starting(script: Script, plugin: Path, tmp_path: Path) -> None:
+    process = script(plugin, tmp_path / "run", workers=2)
+    met: set[int] = set()
+    while process.poll() is None:
+        for pid in filter(is_worker, children(process.pid)):
+            os.kill(pid, signal.SIGINT)
+            met.add(pid)
+        time.sleep(0.05)
+    errors = process.communicate()[1]
+    assert (process.returncode, errors) == (0, "")
+    assert len(met) == 2
 
 
 @pytest.mark.slow

@@ -159,6 +159,38 @@ def test_resuming_with_other_options_is_refused_and_says_which(tiny: Start) -> N
     assert tiny(resume=run.path, workers=2).status == "done"
 
 
+def test_a_resumed_run_stays_on_the_backend_that_it_was_started_with(
+    tiny: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("QCORE_BACKEND", raising=False)
+    run = tiny("float", backend="reference")
+    assert run.config.backend == "core/reference"
+    (run.folder(Job(0, 1, "float")) / "result.json").unlink()
+    seen: list[str | None] = []
+    tiny(resume=run.path, progress=lambda event: seen.append(os.environ.get("QCORE_BACKEND")))
+    assert set(seen) == {"core/reference"}
+    assert "QCORE_BACKEND" not in os.environ
+    with pytest.raises(UsageError, match="backend: 'core/reference' then, 'auto' now"):
+        tiny(resume=run.path, backend="auto")
+
+
+def test_the_environment_names_the_backend_of_a_run_too(tiny: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QCORE_BACKEND", "reference")
+    run = tiny("float")
+    assert run.config.backend == "core/reference"
+    assert os.environ["QCORE_BACKEND"] == "reference"
+    assert tiny(resume=run.path).status == "done"
+
+
+def test_a_record_that_tells_no_backend_is_resumed_on_any(tiny: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("QCORE_BACKEND", raising=False)
+    run = tiny("float")
+    config = {key: value for key, value in run.record["config"].items() if key != "backend"}
+    run.update(config=config)
+    assert run.config.backend == "auto"
+    assert tiny(resume=run.path, backend="reference").config.backend == "core/reference"
+
+
 def test_resuming_on_other_data_is_refused(tiny: Start, tmp_path: Path) -> None:
     import numpy as np
 
@@ -212,6 +244,13 @@ def test_a_directory_without_a_run_is_no_run(tmp_path: Path) -> None:
         Run(tmp_path)
 
 
+@pytest.mark.parametrize("text", ["{}", "[]", "3", '{"status": "done"}'])
+def test_other_data_than_a_record_are_no_run(tiny: Start, tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(UsageError, match=r"run\.json is no record of a run"):
+        tiny(resume=tmp_path)
+
+
 def test_a_full_disk_fails_the_run_and_leaves_earlier_jobs_alone(
     tiny: Start, plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,6 +295,17 @@ def test_a_device_that_is_not_there_is_refused_before_there_is_a_directory(tiny:
     with pytest.raises(UsageError, match="accelerator 'tpu' cannot be used"):
         tiny("float", device="tpu", out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_whose_device_is_not_here_is_not_resumed_and_its_record_stands(tiny: Start) -> None:
+    run = tiny("float")
+    run.update(config={**run.record["config"], "device": "tpu"})
+    assert tiny(resume=run.path).status == "done", "nothing is left to train"
+    (run.folder(Job(0, 1, "float")) / "result.json").unlink()
+    before = run.record
+    with pytest.raises(UsageError, match="was started with --device tpu, and there is no such device here"):
+        tiny(resume=run.path)
+    assert run.record == before
 
 
 def test_a_checkpoint_that_a_kill_left_beside_a_result_goes_when_the_run_is_opened(tiny: Start) -> None:

@@ -147,9 +147,9 @@ class HeteroDiffq(Method):
         if options.get("float"):
             return [self._phase("tune", total, config.homogeneous_lr, (0.0, 1.0))]
         first = self._phase("homogeneous", parts[0], config.homogeneous_lr, (0.0, ends[1]), quantizers=None)
-        last = self._last_phase(parts[2], (ends[2], 1.0))
         if "uniform" in options or options.get("lsq"):
-            return [first, replace(last, epochs=parts[1] + parts[2])]
+            return [first, self._last_phase(parts[1] + parts[2], (ends[1], 1.0))]
+        last = self._last_phase(parts[2], (ends[2], 1.0))
         project = Project(config.levels, config.batch_size, learned=not options.get("unlearned"))
         last = replace(last, before_step=project, after_epoch=Watch(parts[2]))
         if options.get("unlearned"):

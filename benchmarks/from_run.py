@@ -55,7 +55,9 @@ def arms(summary: dict[str, Any]) -> list[str]:
         found = tests.get(name)
         difference = "-" if found is None else f"{found['difference']:+.4f} ({_interval(found['interval'])})"
         p = "-" if found is None or found["p_adjusted"] is None else f"{found['p_adjusted']:.3f}"
-        score = f"{arm['score']['mean']:.4f} +- {arm['score']['std']:.4f}"
+        score = f"{arm['score']['mean']:.4f}"
+        if arm["score"]["std"] is not None:
+            score += f" +- {arm['score']['std']:.4f}"
         rows.append(
             f"| {name} | {score} | {difference} | {p} | {size} | {arm['effective_bits']:.2f} | {' | '.join(latency)} |"
         )

@@ -241,9 +241,7 @@ def test_the_best_backend_that_can_runs_each_layer_and_the_fallback_is_reported_
     with pytest.warns(UserWarning) as caught:
         packed = pack(model, registry=fakes)
     said = [str(warning.message) for warning in caught]
-    assert len(said) == 2
-    assert any("fake/absent" in text and "no GPU found" in text for text in said)
-    assert any("fake/fast" in text and "no kernel for 3 bits" in text for text in said)
+    assert len(said) == 1 and "fake/fast" in said[0] and "no kernel for 3 bits" in said[0]
     rows = explain(packed).rows
     assert [row["backend"] for row in rows] == ["fake/fast", "core/reference"]
     assert rows[0]["refused"] == [{"backend": "fake/absent", "reason": "no GPU found", "hint": "pip install a-gpu"}]

@@ -46,7 +46,7 @@ def make_sections(evidence: Evidence, labels: Sequence[str]) -> list[Section]:
         arm = next(iter(told))
         sections += [
             Section("Widths over epochs", text=WIDTHS, figure=_over_epochs(told)),
-            Section("Width of each row", text=f"{MAP.format(arm=arm)} {INPUTS}", figure=_bit_map(told[arm][0][-1])),
+            Section("Width of each row", text=f"{MAP.format(arm=arm)} {INPUTS}", figure=_bit_map(told[arm][0])),
         ]
     lost = look_back(evidence, arms)
     return sections if lost is None else [*sections, *_forgetting(lost)]
@@ -133,8 +133,10 @@ def _over_epochs(told: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> d
     return {"data": lines, "layout": layout}
 
 
-def _bit_map(row: Mapping[str, Any]) -> dict[str, Any]:
-    layers = {path: sorted(widths) for path, widths in row.get("widths", {}).items()}
+def _bit_map(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Draw the widths that were told last: those of the last phase, or of the mixed one if there is no other."""
+    last = next((row["widths"] for row in reversed(rows) if "widths" in row), {})
+    layers = {path: sorted(widths) for path, widths in last.items()}
     longest = max(map(len, layers.values()), default=0)
     heat = {
         "type": "heatmap",

@@ -38,8 +38,9 @@ def evidence(
     def rows(arm: str, fold: int, seed: int) -> list[dict[str, Any]]:
         if not histories or not arm.startswith("mixed"):
             return []
-        told = [{"bits": bits + fold, "counts": {}} for bits in (4.0, 3.0, 2.0)]
-        return [{"phase": "mixed", "observed": row} for row in (*told[:2], {**told[2], "widths": WIDTHS})]
+        told: list[dict[str, Any]] = [{"bits": bits + fold, "counts": {}} for bits in (4.0, 3.0, 2.0)]
+        told[0]["widths"], told[1]["widths"] = {"a": [8, 8, 8]}, WIDTHS  # the mixed phase's, and then those that stand
+        return [{"phase": "mixed", "observed": row} for row in told]
 
     return Evidence(
         metric="accuracy",

@@ -17,7 +17,9 @@ def main() -> None:
     record = json.loads((run / "run.json").read_text())
     git = record["git"]
     data = {**record["data"], "source": Path(record["data"]["source"]).name}
-    origin = {"commit": git["commit"], "dirty": git["dirty"], "data": data, "config": record["config"]}
+    again = [entry["git"]["commit"] for entry in record["resumed"] if entry["git"]["commit"] != git["commit"]]
+    origin = {"commit": git["commit"], "dirty": git["dirty"], "resumed_at": again}
+    origin |= {"data": data, "config": record["config"]}
     parts = (heading(summary, origin), arms(summary), frontier(summary), others(summary), claims(summary))
     table = "\n\n".join("\n".join(part) for part in parts)
     write(name, command(record), {"origin": origin, "summary": summary}, table)
@@ -35,6 +37,7 @@ def command(record: dict[str, Any]) -> str:
 def heading(summary: dict[str, Any], origin: dict[str, Any]) -> list[str]:
     folds, seeds = len(summary["folds"]), len(summary["seeds"])
     commit = (origin["commit"] or "unknown")[:12] + (", with changes" if origin["dirty"] else "")
+    commit += "".join(f", resumed at {(again or 'unknown')[:12]}" for again in origin["resumed_at"])
     return [
         f"{folds} folds x {seeds} seed(s), {summary['metric']}; commit {commit}; data {origin['data']['digest'][:23]}.",
         "Score: mean and standard deviation over folds and seeds. Difference to the baseline with its 95 % interval",

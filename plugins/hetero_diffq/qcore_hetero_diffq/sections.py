@@ -135,7 +135,7 @@ def _over_epochs(told: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> d
 
 def _bit_map(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Draw the widths that were told last: those of the last phase, or of the mixed one if there is no other."""
-    last = next((row["widths"] for row in reversed(rows) if "widths" in row), {})
+    last: Mapping[str, Sequence[int]] = next((row["widths"] for row in reversed(rows) if "widths" in row), {})
     layers = {path: sorted(widths) for path, widths in last.items()}
     longest = max(map(len, layers.values()), default=0)
     heat = {

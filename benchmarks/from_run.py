@@ -10,6 +10,8 @@ from typing import Any
 
 from common import write
 
+from qcore.runs.report.pareto import Point, front
+
 
 def main() -> None:
     run, name = Path(sys.argv[1]), sys.argv[2]
@@ -69,14 +71,11 @@ def arms(summary: dict[str, Any]) -> list[str]:
 
 def frontier(summary: dict[str, Any]) -> list[str]:
     """Return, from few bytes to many, the arms that score better than every arm of no more bytes."""
-    sign = 1 if summary["higher_is_better"] else -1
-    points = sorted((arm["nbytes"], -sign * arm["score"]["mean"], name) for name, arm in summary["arms"].items())
-    best, kept = float("inf"), []
-    for nbytes, loss, name in points:
-        if loss < best:
-            best = loss
-            kept.append(f"{name} ({nbytes / 1000:.1f} kB, {-sign * loss:.4f})")
-    return ["Frontier, bytes on disk against score: " + "; ".join(kept) + "."]
+    means = {name: (arm["nbytes"], arm["score"]["mean"]) for name, arm in summary["arms"].items()}
+    points = [Point(name, nbytes, mean, mean, mean) for name, (nbytes, mean) in means.items()]
+    kept = front(points, higher_is_better=summary["higher_is_better"])
+    told = "; ".join(f"{point.name} ({point.nbytes / 1000:.1f} kB, {point.mean:.4f})" for point in kept)
+    return [f"Frontier, bytes on disk against score: {told}."]
 
 
 def others(summary: dict[str, Any]) -> list[str]:

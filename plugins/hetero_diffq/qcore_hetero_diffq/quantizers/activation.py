@@ -102,8 +102,9 @@ class Activation(LearnedGrid):
         check_finite(x, self.tensor_name)
         flat = x.to(torch.float32).reshape(1, 1, -1)
         step, range = self.steps().unsqueeze(-1), self.ranges().unsqueeze(-1)
-        delta: float | Tensor = self.config.delta if self._level > LEAST_BITS else 0.0
-        if not self._level:
+        if self._level:
+            delta: float | Tensor = self.config.delta if self._level > LEAST_BITS else 0.0
+        else:
             delta = torch.where(self.bits().detach() > LEAST_BITS, self.config.delta, 0.0)
         self._samples = x.shape[0] if x.dim() > 1 else 1
         y = rounded(flat, step, range, self.grid(), self.config.surrogate, delta, self)
